@@ -1,0 +1,4 @@
+//! Tollgate: an edge proxy and LLM gateway in one binary.
+
+pub mod config;
+pub mod fault;
