@@ -2,4 +2,5 @@
 
 pub mod config;
 pub mod fault;
+pub mod state;
 pub mod telemetry;
