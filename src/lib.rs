@@ -1,6 +1,9 @@
 //! Tollgate: an edge proxy and LLM gateway in one binary.
 
+pub mod auth;
 pub mod config;
 pub mod fault;
+pub mod limit;
+pub mod route;
 pub mod state;
 pub mod telemetry;
