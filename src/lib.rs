@@ -5,5 +5,7 @@ pub mod config;
 pub mod fault;
 pub mod limit;
 pub mod route;
+pub mod server;
 pub mod state;
 pub mod telemetry;
+pub mod upstream;

@@ -1,0 +1,305 @@
+//! One accepted connection as the HTTP engine sees it: bytes in and out with
+//! small buffers, and what is known about where it came from.
+
+use std::{
+    any::Any,
+    fmt, io,
+    net::SocketAddr,
+    os::fd::RawFd,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::SystemTime,
+};
+
+use bytes::{Buf, BytesMut};
+use pingora::{
+    http::ResponseHeader,
+    protocols::{
+        ALPN, Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+        TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest,
+    },
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+/// One read of the transport into our own buffer.
+const READ_STEP: usize = 8 * 1024;
+/// How much of the next request is taken off the socket while one is served.
+const READ_AHEAD: usize = 16 * 1024;
+/// Writes below this are collected: the engine writes head and body apart and
+/// flushes when it means it.
+const WRITE_BUFFER: usize = 4 * 1024;
+
+/// Where a connection came in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrival {
+    pub entrypoint: Arc<str>,
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+    pub tls: Option<TlsInfo>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsInfo {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    pub cipher: &'static str,
+    /// The name the client asked for, in lower case.
+    pub sni: Option<Arc<str>>,
+}
+
+/// Where the connection of a session came in: `arrival(session.digest()?)`.
+/// Absent only on connections that no door of ours accepted.
+pub fn arrival(digest: &Digest) -> Option<&Arrival> {
+    let known: &(dyn Any + Send + Sync) = digest.proxy_digest.as_ref()?.user_data.as_deref()?;
+    known.downcast_ref()
+}
+
+/// A TCP or TLS stream.
+pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Transport for T {}
+
+/// What of the incoming bytes may be handed to the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Allowance {
+    /// So many bytes; what follows belongs to the next request and stays here.
+    Bytes(u64),
+    /// Everything: the engine finds the end by itself.
+    Open,
+}
+
+/// Implements pingora's stream traits. What a request owns is metered by
+/// [`Allowance`], so that the engine never swallows the beginning of the next
+/// one, which has to pass the front's checks first.
+pub(super) struct Connection {
+    transport: Box<dyn Transport>,
+    id: RawFd,
+    incoming: BytesMut,
+    allowance: Allowance,
+    outgoing: BytesMut,
+    http2: bool,
+    established: SystemTime,
+    about: Arc<ProxyDigest>,
+    socket: Arc<SocketDigest>,
+    ssl: Option<Arc<SslDigest>>,
+}
+
+impl Connection {
+    /// `http2` as agreed by ALPN.
+    pub(super) fn new(
+        transport: Box<dyn Transport>,
+        id: RawFd,
+        arrival: Arrival,
+        http2: bool,
+    ) -> io::Result<Self> {
+        let ssl = arrival
+            .tls
+            .as_ref()
+            .map(|tls| Arc::new(SslDigest::new(tls.cipher, tls.version, None, None, vec![])));
+        let socket = SocketDigest::from_raw_fd(id);
+        // Known already: saves the engine two system calls for each connection.
+        let _ = socket.peer_addr.set(Some(arrival.peer.into()));
+        let _ = socket.local_addr.set(Some(arrival.local.into()));
+        // The proxy digest is the one member of pingora's digest that carries
+        // data of ours and can be made outside of it; the response is unused.
+        let unused = ResponseHeader::build_no_case(200, None).map_err(io::Error::other)?;
+        Ok(Self {
+            transport,
+            id,
+            incoming: BytesMut::new(),
+            allowance: Allowance::Open,
+            outgoing: BytesMut::new(),
+            http2,
+            established: SystemTime::now(),
+            about: Arc::new(ProxyDigest::new(Box::new(unused), Some(Box::new(arrival)))),
+            socket: Arc::new(socket),
+            ssl,
+        })
+    }
+
+    pub(super) fn is_http2(&self) -> bool {
+        self.http2
+    }
+
+    /// The client spoke the HTTP/2 preface on a plaintext connection.
+    pub(super) fn speak_http2(&mut self) {
+        self.http2 = true;
+    }
+
+    /// Bytes that were read and not yet handed on.
+    pub(super) fn buffered(&self) -> &[u8] {
+        &self.incoming
+    }
+
+    pub(super) fn skip(&mut self, bytes: usize) {
+        self.incoming.advance(bytes);
+    }
+
+    pub(super) fn allow(&mut self, allowance: Allowance) {
+        self.allowance = allowance;
+    }
+
+    /// The engine left bytes of the request unread.
+    pub(super) fn has_unread_request(&self) -> bool {
+        matches!(self.allowance, Allowance::Bytes(left) if left > 0)
+    }
+
+    /// Gives back the buffers of a connection that waits for its next request.
+    pub(super) fn rest(&mut self) {
+        if self.incoming.is_empty() {
+            self.incoming = BytesMut::new();
+        }
+        if self.outgoing.is_empty() {
+            self.outgoing = BytesMut::new();
+        }
+    }
+
+    /// Reads more into the buffer; 0 at the end of the stream. Cancel safe.
+    pub(super) async fn fill(&mut self) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_fill(cx)).await
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // Into spare capacity: this is polled several times a request, and
+        // zeroing the space each time would cost more than the read.
+        self.incoming.reserve(READ_STEP);
+        let read = pin!(self.transport.read_buf(&mut self.incoming));
+        read.poll(cx)
+    }
+
+    /// The request is read to its end: only the client's leaving is news.
+    fn poll_leaving(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.incoming.len() < READ_AHEAD {
+            if ready!(self.poll_fill(cx))? == 0 {
+                break;
+            }
+        }
+        // With a request in the buffer the end of the stream says only that no
+        // further one comes; the answers are still wanted.
+        if self.incoming.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.outgoing.is_empty() {
+            let written = ready!(Pin::new(&mut self.transport).poll_write(cx, &self.outgoing))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.outgoing.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let allowed = match this.allowance {
+            Allowance::Bytes(0) => return this.poll_leaving(cx),
+            Allowance::Bytes(left) => usize::try_from(left).unwrap_or(usize::MAX),
+            Allowance::Open => usize::MAX,
+        };
+        if this.incoming.is_empty() {
+            if allowed >= buf.remaining() {
+                let before = buf.filled().len();
+                ready!(Pin::new(&mut this.transport).poll_read(cx, buf))?;
+                this.use_up(buf.filled().len() - before);
+                return Poll::Ready(Ok(()));
+            }
+            ready!(this.poll_fill(cx))?;
+        }
+        let part = this.incoming.len().min(allowed).min(buf.remaining());
+        buf.put_slice(&this.incoming[..part]);
+        this.incoming.advance(part);
+        this.use_up(part);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Connection {
+    fn use_up(&mut self, bytes: usize) {
+        if let Allowance::Bytes(left) = &mut self.allowance {
+            *left = left.saturating_sub(bytes as u64);
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        if self.outgoing.len() + data.len() > WRITE_BUFFER {
+            ready!(self.poll_drain(cx))?;
+        }
+        if data.len() >= WRITE_BUFFER {
+            return Pin::new(&mut self.transport).poll_write(cx, data);
+        }
+        self.outgoing.extend_from_slice(data);
+        Poll::Ready(Ok(data.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.transport).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.transport).poll_shutdown(cx)
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("id", &self.id)
+            .field("about", &self.about.user_data)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait::async_trait]
+impl Shutdown for Connection {
+    async fn shutdown(&mut self) {
+        // The peer may be gone already; there is nobody to tell.
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for Connection {
+    fn id(&self) -> UniqueIDType {
+        self.id
+    }
+}
+
+impl Ssl for Connection {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.ssl.clone()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        Some(if self.http2 { ALPN::H2 } else { ALPN::H1 })
+    }
+}
+
+impl GetTimingDigest for Connection {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        vec![Some(TimingDigest { established_ts: self.established, ..TimingDigest::default() })]
+    }
+}
+
+impl GetProxyDigest for Connection {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        Some(self.about.clone())
+    }
+}
+
+impl GetSocketDigest for Connection {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(self.socket.clone())
+    }
+}
+
+impl Peek for Connection {}

@@ -1,0 +1,265 @@
+//! Serves one connection: handshake, head checks, then request after request to
+//! the HTTP engine.
+
+use std::{io, net::SocketAddr, ops::ControlFlow, os::fd::AsRawFd, sync::Arc, time::Duration};
+
+use http::StatusCode;
+use pingora::{
+    apps::{HttpPersistentSettings, HttpServerApp, ServerApp},
+    protocols::http::ServerSession,
+    server::ShutdownWatch,
+};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::{
+    FrontEvents,
+    connection::{Allowance, Arrival, Connection},
+    head::{self, Framing, Refusal, Scan},
+    tls::{self, TlsPolicy},
+};
+use crate::config::entrypoint::{Limits, Timeouts};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The part of the preface that has the form of a request head.
+const PREFACE_HEAD: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
+/// A client that takes nothing for so long is gone. One write, not a response.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a refused client may take to read why.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What new connections of an entrypoint get; replaced whole on reload.
+pub(super) struct Policy {
+    pub(super) entrypoint: Arc<str>,
+    pub(super) tls: Option<TlsPolicy>,
+    pub(super) timeouts: Timeouts,
+    pub(super) limits: Limits,
+}
+
+/// One connection's share of the door.
+pub(super) struct Front<A> {
+    pub(super) app: Arc<A>,
+    pub(super) events: Arc<dyn FrontEvents>,
+    pub(super) policy: Arc<Policy>,
+    pub(super) closing: ShutdownWatch,
+}
+
+/// What the wait for a head ended with.
+enum Heard {
+    /// A checked head of so many bytes lies in the buffer.
+    Request(usize, Framing),
+    Http2,
+    Refused(Refusal),
+    /// The client is gone, idle for too long, or the door closes.
+    Nothing,
+}
+
+impl<A> Front<A>
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    /// To the end of the connection. Never fails: there is nobody to tell.
+    pub(super) async fn serve(mut self, tcp: TcpStream, peer: SocketAddr) {
+        let Some(connection) = self.secure(tcp, peer).await else { return };
+        let mut connection = Box::new(connection);
+        if connection.is_http2() {
+            // The engine waits for the preface without a deadline.
+            let preface = timeout(self.policy.timeouts.header, await_preface(&mut connection));
+            if matches!(preface.await, Ok(Ok(()))) {
+                self.serve_http2(connection).await;
+            }
+            return;
+        }
+        self.serve_http1(connection).await;
+    }
+
+    async fn secure(&self, tcp: TcpStream, peer: SocketAddr) -> Option<Connection> {
+        let (id, local) = (tcp.as_raw_fd(), tcp.local_addr().ok()?);
+        let entrypoint = self.policy.entrypoint.clone();
+        let Some(policy) = &self.policy.tls else {
+            return Connection::new(Box::new(tcp), id, Arrival { entrypoint, peer, local, tls: None }, false)
+                .ok();
+        };
+        match tls::handshake(policy, tcp, self.policy.timeouts.handshake).await {
+            Ok(secured) => {
+                let arrival = Arrival { entrypoint, peer, local, tls: Some(secured.info) };
+                Connection::new(Box::new(secured.stream), id, arrival, secured.http2).ok()
+            }
+            Err(failure) => {
+                self.events.handshake_failed(&entrypoint, failure.label());
+                None
+            }
+        }
+    }
+
+    async fn serve_http2(&self, connection: Box<Connection>) {
+        ServerApp::process_new(&self.app, connection, &self.closing).await;
+    }
+
+    async fn serve_http1(&mut self, mut connection: Box<Connection>) {
+        let mut carried = None;
+        let mut first = true;
+        loop {
+            match self.hear(&mut connection, first).await {
+                Heard::Request(head, framing) => connection.allow(allowance(head, framing)),
+                Heard::Http2 => {
+                    connection.speak_http2();
+                    return self.serve_http2(connection).await;
+                }
+                Heard::Refused(refusal) => return self.refuse(&mut connection, refusal).await,
+                Heard::Nothing => {
+                    // The client may be gone already.
+                    let _ = connection.shutdown().await;
+                    return;
+                }
+            }
+            let Some((next, settings)) = self.request(connection, carried).await else { return };
+            (connection, carried, first) = (next, settings, false);
+            connection.rest();
+        }
+    }
+
+    /// One request through the engine; the connection comes back if it can
+    /// carry another.
+    async fn request(
+        &self,
+        connection: Box<Connection>,
+        carried: Option<HttpPersistentSettings>,
+    ) -> Option<(Box<Connection>, Option<HttpPersistentSettings>)> {
+        let mut session = ServerSession::new_http1(connection);
+        if let Some(settings) = carried {
+            settings.apply_to_session(&mut session);
+        }
+        session.set_write_timeout(Some(WRITE_TIMEOUT));
+        let (stream, settings) = self.app.process_new_http(session, &self.closing).await?.consume();
+        let connection = stream.into_any().downcast::<Connection>().ok()?;
+        // A body that nobody read to its end would be taken for the next head.
+        if connection.has_unread_request() || *self.closing.borrow() {
+            return None;
+        }
+        Some((connection, settings))
+    }
+
+    /// Waits for the next head: `idle` for its first byte (`header` on a new
+    /// connection), then `header` for the rest of it.
+    async fn hear(&mut self, connection: &mut Connection, first: bool) -> Heard {
+        let timeouts = &self.policy.timeouts;
+        if connection.buffered().is_empty() {
+            let patience = if first { timeouts.header } else { timeouts.idle };
+            tokio::select! {
+                biased;
+                _ = self.closing.changed() => return Heard::Nothing,
+                filled = timeout(patience, connection.fill()) => match filled {
+                    Ok(Ok(read)) if read > 0 => {}
+                    _ => return Heard::Nothing,
+                },
+            }
+        }
+        let deadline = Instant::now() + timeouts.header;
+        let max = usize::try_from(self.policy.limits.max_header.0).unwrap_or(usize::MAX);
+        match timeout_at(deadline, read_head(connection, max)).await {
+            Err(_) => Heard::Refused(Refusal::TOO_SLOW),
+            Ok(Err(_)) => Heard::Nothing,
+            Ok(Ok(Err(refusal))) => Heard::Refused(refusal),
+            Ok(Ok(Ok(length))) => judge(&connection.buffered()[..length], first),
+        }
+    }
+
+    async fn refuse(&self, connection: &mut Connection, refusal: Refusal) {
+        self.events.refused(&self.policy.entrypoint, refusal.status);
+        // Closing with unread input resets the connection, and the client would
+        // never read the answer: say it, close our side, then listen a little.
+        let _ = timeout(LINGER, async {
+            connection.write_all(&problem(refusal)).await?;
+            AsyncWriteExt::shutdown(connection).await?;
+            while connection.fill().await? > 0 {
+                let unheard = connection.buffered().len();
+                connection.skip(unheard);
+            }
+            io::Result::Ok(())
+        })
+        .await;
+    }
+}
+
+fn allowance(head: usize, framing: Framing) -> Allowance {
+    match framing {
+        Framing::Length(body) => Allowance::Bytes(body.saturating_add(head as u64)),
+        Framing::Open => Allowance::Open,
+    }
+}
+
+fn judge(bytes: &[u8], first: bool) -> Heard {
+    if first && bytes == PREFACE_HEAD {
+        return Heard::Http2;
+    }
+    match head::check(bytes) {
+        Ok(framing) => Heard::Request(bytes.len(), framing),
+        Err(refusal) => Heard::Refused(refusal),
+    }
+}
+
+/// The length of a complete head at the start of the buffer. Empty lines
+/// before it are dropped (RFC 9112 section 2.2).
+async fn read_head(connection: &mut Connection, max: usize) -> io::Result<Result<usize, Refusal>> {
+    let mut scan = Scan::default();
+    loop {
+        while connection.buffered().starts_with(b"\r\n") {
+            connection.skip(2);
+        }
+        if let ControlFlow::Break(verdict) = look(&mut scan, connection.buffered(), max) {
+            return Ok(verdict);
+        }
+        if connection.fill().await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+fn look(scan: &mut Scan, bytes: &[u8], max: usize) -> ControlFlow<Result<usize, Refusal>> {
+    // Half an empty line; scanning it would set the marks in the wrong place.
+    if bytes == b"\r" {
+        return ControlFlow::Continue(());
+    }
+    match scan.advance(bytes) {
+        Ok(Some(length)) if length <= max => ControlFlow::Break(Ok(length)),
+        Ok(Some(_)) => ControlFlow::Break(Err(Refusal::TOO_LARGE)),
+        Ok(None) if bytes.len() > max => ControlFlow::Break(Err(Refusal::TOO_LARGE)),
+        Ok(None) => ControlFlow::Continue(()),
+        Err(refusal) => ControlFlow::Break(Err(refusal)),
+    }
+}
+
+async fn await_preface(connection: &mut Connection) -> io::Result<()> {
+    while connection.buffered().len() < PREFACE.len() {
+        if connection.fill().await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    // Anything else is left to the engine, which answers with GOAWAY.
+    Ok(())
+}
+
+fn problem(refusal: Refusal) -> Vec<u8> {
+    let title = StatusCode::from_u16(refusal.status)
+        .ok()
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or_default();
+    let body = serde_json::json!({
+        "type": format!("urn:tollgate:problem:{}", title.to_ascii_lowercase().replace(' ', "-")),
+        "title": title,
+        "status": refusal.status,
+        "detail": refusal.detail,
+    })
+    .to_string();
+    format!(
+        "HTTP/1.1 {} {title}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n{body}",
+        refusal.status,
+        body.len()
+    )
+    .into_bytes()
+}

@@ -1,0 +1,17 @@
+//! The way to origins: which target is next, its address, a connection to it.
+//!
+//! What survives a reload lives here, keyed by service name.
+
+mod cluster;
+mod connections;
+mod cooling;
+mod exchange;
+mod peer;
+mod resolver;
+
+pub use cluster::{Cluster, Clusters, Picked};
+pub use connections::{ConnectError, Connections, ReadError, Response};
+pub use cooling::Cooling;
+pub use exchange::Exchange;
+pub use peer::peer;
+pub use resolver::{ResolveError, Resolver};
