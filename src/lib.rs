@@ -4,6 +4,7 @@ pub mod auth;
 pub mod config;
 pub mod fault;
 pub mod limit;
+pub mod llm;
 pub mod route;
 pub mod server;
 pub mod state;
