@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod config;
 pub mod fault;
+pub mod ledger;
 pub mod limit;
 pub mod llm;
 pub mod route;
