@@ -6,6 +6,7 @@ pub mod fault;
 pub mod ledger;
 pub mod limit;
 pub mod llm;
+pub mod plugin;
 pub mod route;
 pub mod server;
 pub mod state;
