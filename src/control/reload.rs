@@ -1,0 +1,159 @@
+//! File to `Config` to `Snapshot` to service. Whatever fails on the way leaves
+//! the last good state serving.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use pingora::proxy::HttpProxy;
+use tokio::sync::Mutex;
+
+use crate::{
+    config::{Config, Name, entrypoint::Entrypoint},
+    proxy::{Corridor, Shared},
+    route,
+    server::{self, DoorError, Doors},
+};
+
+type GatewayDoors = Doors<HttpProxy<Corridor>>;
+
+pub struct Reloader {
+    path: PathBuf,
+    shared: Arc<Shared>,
+    doors: Arc<GatewayDoors>,
+    /// One change at a time.
+    changing: Mutex<()>,
+}
+
+/// Why a configuration is not in service; one line for each thing that stands against it.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The configuration is at fault.
+    #[error("{}", .0.join("\n"))]
+    Refused(Vec<String>),
+    /// The machine is: an address that is taken, a store that does not answer.
+    #[error("{}", .0.join("\n"))]
+    Failed(Vec<String>),
+}
+
+impl Reloader {
+    pub fn new(path: PathBuf, shared: Arc<Shared>, doors: Arc<GatewayDoors>) -> Arc<Self> {
+        Arc::new(Self { path, shared, doors, changing: Mutex::new(()) })
+    }
+
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// Reads the configuration again. Returns the files to watch from now on;
+    /// errors are logged with file and line and change nothing.
+    pub async fn reload(&self) -> Option<Vec<PathBuf>> {
+        // Before the file is read: of two reloads the later one has the newer file.
+        let _changing = self.changing.lock().await;
+        let path = self.path.clone();
+        let loaded = match tokio::task::spawn_blocking(move || Config::load(&path)).await {
+            Ok(Ok(loaded)) => loaded,
+            Ok(Err(errors)) => {
+                self.refused(errors.to_string().lines());
+                return None;
+            }
+            Err(error) => {
+                self.refused([error.to_string().as_str()]);
+                return None;
+            }
+        };
+        match self.apply_locked(loaded.config).await {
+            Ok(generation) => {
+                self.shared.metrics.config_reloaded(true);
+                tracing::info!(generation, "configuration applied");
+                Some(loaded.files)
+            }
+            Err(error) => {
+                self.refused(error.to_string().lines());
+                None
+            }
+        }
+    }
+
+    /// Puts `config` in service, all of it or nothing. Returns its generation.
+    pub async fn apply(&self, config: Config) -> Result<u64, ReloadError> {
+        let _changing = self.changing.lock().await;
+        self.apply_locked(config).await
+    }
+
+    async fn apply_locked(&self, config: Config) -> Result<u64, ReloadError> {
+        let entrypoints = entrypoints(&config);
+        // Everything that can fail comes before the first thing that changes.
+        route::Table::build(&config.routes).map_err(ReloadError::of)?;
+        let plugins = self.shared.plugins.stage(&config.plugins).await.map_err(ReloadError::of)?;
+        let snapshot = self.shared.compile(config, &plugins).map_err(ReloadError::of)?;
+        let (generation, config) = (snapshot.generation, snapshot.config.clone());
+        self.open_doors(&entrypoints).await?;
+        plugins.commit();
+        self.shared.publish(snapshot);
+        self.opening_credits(&config).await;
+        Ok(generation)
+    }
+
+    /// Plugin modules whose files changed get a new version.
+    pub async fn refresh_plugins(&self) {
+        let _changing = self.changing.lock().await;
+        for (name, outcome) in self.shared.plugins.refresh().await {
+            match outcome {
+                Ok(version) => {
+                    tracing::info!(plugin = name.as_str(), version = version.version, sha256 = %version.sha256, "plugin swapped");
+                }
+                Err(error) => {
+                    tracing::error!(plugin = name.as_str(), %error, "plugin refused; the version in service stays");
+                }
+            }
+        }
+    }
+
+    async fn open_doors(&self, entrypoints: &BTreeMap<Name, Entrypoint>) -> Result<(), ReloadError> {
+        let before = self.doors.addresses();
+        self.doors.apply(entrypoints).await.map_err(|errors| {
+            let machine = errors.iter().any(|error| matches!(error, DoorError::Bind { .. }));
+            let lines = errors.iter().map(ToString::to_string).collect();
+            if machine { ReloadError::Failed(lines) } else { ReloadError::Refused(lines) }
+        })?;
+        for (entrypoint, address) in self.doors.addresses() {
+            if before.get(&entrypoint) != Some(&address) {
+                tracing::info!(entrypoint = entrypoint.as_str(), %address, "listening");
+            }
+        }
+        Ok(())
+    }
+
+    /// Booked once per consumer, however often the file is read. What cannot be
+    /// booked now is tried again with the next reload.
+    async fn opening_credits(&self, config: &Config) {
+        for (name, consumer) in config.consumers.iter().filter(|(_, c)| c.opening_credit_nano_usd != 0) {
+            let id = format!("opening:{name}");
+            let (account, amount) = (consumer.tenant.as_str(), consumer.opening_credit_nano_usd);
+            if let Err(error) = self.shared.store.credit(&id, account, amount, "opening credit").await {
+                tracing::error!(consumer = name.as_str(), %error, "the opening credit was not booked");
+            }
+        }
+    }
+
+    fn refused<'a>(&self, errors: impl IntoIterator<Item = &'a str>) {
+        self.shared.metrics.config_reloaded(false);
+        for error in errors {
+            tracing::error!(error, "configuration refused; the last good one stays in service");
+        }
+    }
+}
+
+impl ReloadError {
+    fn of<T: std::fmt::Display>(errors: Vec<T>) -> Self {
+        Self::Refused(errors.into_iter().map(|error| error.to_string()).collect())
+    }
+}
+
+/// The entrypoints to listen on: the configured ones and the operator's.
+fn entrypoints(config: &Config) -> BTreeMap<Name, Entrypoint> {
+    let mut entrypoints = config.entrypoints.clone();
+    if let (Some(admin), Ok(name)) = (&config.admin, server::ADMIN.parse()) {
+        entrypoints.insert(name, Entrypoint::plain(admin.address));
+    }
+    entrypoints
+}

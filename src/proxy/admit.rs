@@ -1,0 +1,45 @@
+//! The start of a request: its snapshot, its entrypoint, its sender.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use pingora::proxy::Session;
+
+use super::{Shared, context::RequestContext};
+use crate::server;
+
+/// How long a client may take for the next piece of its body, or for reading
+/// the next piece of the answer.
+pub(super) const CLIENT_IDLE: Duration = Duration::from_secs(60);
+
+/// Headers by which endpoint plugins are told who asks. Nobody else may set them.
+pub(super) const IDENTITY_PREFIX: &str = "tollgate-";
+
+pub(super) fn admit(shared: &Arc<Shared>, session: &mut Session, ctx: &mut RequestContext) {
+    ctx.snapshot = shared.snapshot();
+    ctx.uri = session.req_header().uri.clone();
+    if let Some(arrival) = session.digest().and_then(server::arrival) {
+        ctx.entrypoint = arrival.entrypoint.clone();
+        ctx.client = canonical(arrival.peer.ip());
+        ctx.tls_version = arrival.tls.as_ref().map(|tls| tls.version);
+    }
+    // The front does so for HTTP/1; HTTP/2 streams come to pingora directly.
+    session.as_downstream_mut().set_write_timeout(Some(CLIENT_IDLE));
+    drop_identity_headers(session);
+}
+
+fn drop_identity_headers(session: &mut Session) {
+    let head = session.req_header_mut();
+    if !head.headers.keys().any(|name| name.as_str().starts_with(IDENTITY_PREFIX)) {
+        return;
+    }
+    let names: Vec<_> =
+        head.headers.keys().filter(|name| name.as_str().starts_with(IDENTITY_PREFIX)).cloned().collect();
+    for name in names {
+        head.remove_header(&name);
+    }
+}
+
+/// A dual-stack socket shows IPv4 clients as mapped addresses.
+fn canonical(address: IpAddr) -> IpAddr {
+    address.to_canonical()
+}

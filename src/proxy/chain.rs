@@ -1,0 +1,328 @@
+//! From the request head to its lane: match, then the chain in written order.
+
+use std::{borrow::Cow, sync::Arc, time::SystemTime};
+
+use http::{HeaderName, HeaderValue, header};
+use pingora::{http::RequestHeader, proxy::Session};
+
+use super::{
+    Shared,
+    admit::IDENTITY_PREFIX,
+    context::RequestContext,
+    endpoint_lane, http_lane, llm_lane, operator, reply,
+    snapshot::{CompiledRoute, Lane, RateLimitStep, Step},
+};
+use crate::{
+    auth::AuthError,
+    config::{
+        middleware::{self, LimitBy},
+        plugin::OnError,
+    },
+    fault::{Fault, FaultKind},
+    plugin::{Version, api},
+    route::{RequestView, sanitised_path},
+};
+
+/// The longest incoming request id that is kept.
+const MAX_REQUEST_ID: usize = 128;
+
+/// Whether the request has its response already.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Served {
+    Answered,
+    /// Pingora passes it to the upstream.
+    PassThrough,
+}
+
+pub(super) async fn serve(
+    shared: &Arc<Shared>,
+    session: &mut Session,
+    ctx: &mut RequestContext,
+) -> Result<Served, Fault> {
+    let Some(snapshot) = ctx.snapshot.clone() else {
+        return Err(Fault::new(FaultKind::Overloaded, "the gateway is starting"));
+    };
+    if &*ctx.entrypoint == crate::server::ADMIN {
+        Box::pin(operator::serve(shared, &snapshot, session, ctx)).await?;
+        return Ok(Served::Answered);
+    }
+    // The front refuses them on HTTP/1; HTTP/2 heads do not pass it.
+    if matches!(session.req_header().method, http::Method::TRACE | http::Method::CONNECT) {
+        return Err(Fault::new(FaultKind::MethodNotAllowed, "TRACE and CONNECT are not served"));
+    }
+    let route = matched(&snapshot, session, ctx)
+        .ok_or_else(|| Fault::new(FaultKind::NoRoute, "no route matches this request"))?;
+    ctx.route = Some(route.clone());
+    ctx.in_flight = Some(route.metrics.begin());
+    for step in &route.chain {
+        if let Served::Answered = pass(shared, step, &route, session, ctx).await? {
+            return Ok(Served::Answered);
+        }
+    }
+    rewrite_path(&route, session.req_header_mut())?;
+    match &route.lane {
+        Lane::Http(_) if http_lane::needs_pass_through(session) => return Ok(Served::PassThrough),
+        Lane::Http(cluster) => http_lane::forward(shared, cluster, session, ctx).await?,
+        // Boxed: the largest lane would otherwise make every request's future as
+        // large as its own, and such futures are moved.
+        Lane::Llm(service) => Box::pin(llm_lane::serve(shared, service, &route, session, ctx)).await?,
+        Lane::Endpoint(slot) => {
+            let identity = endpoint_lane::Identity::Caller(ctx.caller.clone());
+            Box::pin(endpoint_lane::serve(slot, identity, session, ctx)).await?;
+        }
+    }
+    Ok(Served::Answered)
+}
+
+fn matched(
+    snapshot: &super::Snapshot,
+    session: &Session,
+    ctx: &RequestContext,
+) -> Option<Arc<CompiledRoute>> {
+    let head = session.req_header();
+    let view = RequestView {
+        entrypoint: &ctx.entrypoint,
+        host: authority(head),
+        path: head.uri.path(),
+        query: head.uri.query(),
+        method: &head.method,
+        headers: &head.headers,
+        client: ctx.client,
+    };
+    snapshot.table.lookup(&view).map(|index| snapshot.routes[index].clone())
+}
+
+/// Host and port as sent: `:authority` or an absolute target wins over Host (RFC 9112 section 3.2.2).
+pub(super) fn authority(head: &RequestHeader) -> &str {
+    match head.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or(""),
+    }
+}
+
+async fn pass(
+    shared: &Shared,
+    step: &Step,
+    route: &CompiledRoute,
+    session: &mut Session,
+    ctx: &mut RequestContext,
+) -> Result<Served, Fault> {
+    match step {
+        Step::RequestId(step) => request_id(step, session, ctx),
+        Step::ApiKey(step) => api_key(step, session, ctx)?,
+        Step::RateLimit(step) => rate_limit(shared, step, session, ctx)?,
+        Step::Plugin(slot) => {
+            let version = slot.current();
+            if version.hooks().filter {
+                return filter(version, route, session, ctx).await;
+            }
+        }
+    }
+    Ok(Served::PassThrough)
+}
+
+fn request_id(step: &middleware::RequestId, session: &mut Session, ctx: &mut RequestContext) {
+    ctx.id_header = step.header.clone();
+    let incoming = session.req_header().headers.get(&step.header).and_then(|id| id.to_str().ok());
+    if let (true, Some(id)) = (step.trust_incoming, incoming) {
+        let clean = !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.bytes().all(|b| b.is_ascii_graphic());
+        if clean {
+            ctx.id = id.into();
+        }
+    }
+}
+
+fn api_key(step: &middleware::ApiKey, session: &mut Session, ctx: &mut RequestContext) -> Result<(), Fault> {
+    let Some(snapshot) = &ctx.snapshot else { return Ok(()) };
+    let caller = snapshot.api_keys.authenticate(step, &session.req_header().headers).map_err(|error| {
+        let message = match error {
+            AuthError::Missing => "no API key: send it as a Bearer token",
+            AuthError::Unknown => "unknown API key",
+        };
+        Fault::new(FaultKind::Unauthenticated, message)
+    });
+    let caller = caller.inspect_err(|_| {
+        ctx.response_headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    })?;
+    ctx.caller = Some(caller);
+    if step.hide {
+        for name in &step.headers {
+            session.req_header_mut().remove_header(name);
+        }
+    }
+    Ok(())
+}
+
+fn rate_limit(
+    shared: &Shared,
+    step: &RateLimitStep,
+    session: &Session,
+    ctx: &mut RequestContext,
+) -> Result<(), Fault> {
+    let address;
+    let identity = match (&step.by, &ctx.caller) {
+        (LimitBy::All, _) => "",
+        (LimitBy::Consumer, Some(caller)) => &*caller.id,
+        (LimitBy::Header(name), _) => {
+            session.req_header().headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+        }
+        (LimitBy::Consumer | LimitBy::Address, _) => {
+            address = ctx.client.to_string();
+            &address
+        }
+    };
+    let decision = shared.limits.check(&step.policy, identity, SystemTime::now());
+    decision.write_headers(&step.policy, &mut ctx.response_headers);
+    step.metrics.decided(decision.allowed);
+    if decision.allowed {
+        return Ok(());
+    }
+    Err(Fault::new(FaultKind::RateLimited, "too many requests: the limit of this route is used up"))
+}
+
+async fn filter(
+    version: Arc<Version>,
+    route: &CompiledRoute,
+    session: &mut Session,
+    ctx: &mut RequestContext,
+) -> Result<Served, Fault> {
+    let head = request_head(&version, route, session, ctx);
+    let verdict = match version.on_request(head).await {
+        Ok(verdict) => verdict,
+        Err(fault) if version.on_error() == OnError::Continue => {
+            tracing::warn!(request_id = %ctx.id, plugin = version.name(), %fault, "plugin skipped");
+            return Ok(Served::PassThrough);
+        }
+        Err(fault) => {
+            return Err(Fault::new(FaultKind::PluginFailed, "a plugin of this route failed").because(fault));
+        }
+    };
+    ctx.filters.push(version);
+    match verdict {
+        api::RequestVerdict::Pass => Ok(Served::PassThrough),
+        api::RequestVerdict::Edit(edits) => {
+            edit_request(session.req_header_mut(), edits)?;
+            Ok(Served::PassThrough)
+        }
+        api::RequestVerdict::Reply(reply) => {
+            plugin_reply(session, ctx, reply).await?;
+            Ok(Served::Answered)
+        }
+    }
+}
+
+fn request_head(
+    version: &Version,
+    route: &CompiledRoute,
+    session: &Session,
+    ctx: &RequestContext,
+) -> api::RequestHead {
+    let head = session.req_header();
+    api::RequestHead {
+        request_id: ctx.id.to_string(),
+        method: head.method.as_str().to_owned(),
+        scheme: if ctx.tls_version.is_some() { "https" } else { "http" }.to_owned(),
+        authority: authority(head).to_owned(),
+        path: head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+        client_address: ctx.client.to_string(),
+        route: route.name.to_string(),
+        headers: subscribed(&version.subscription().request_headers, &head.headers),
+    }
+}
+
+/// The named headers that are present and valid UTF-8.
+pub(super) fn subscribed(names: &[HeaderName], headers: &http::HeaderMap) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for name in names {
+        for value in headers.get_all(name) {
+            if let Ok(value) = std::str::from_utf8(value.as_bytes()) {
+                found.push((name.as_str().to_owned(), value.to_owned()));
+            }
+        }
+    }
+    found
+}
+
+fn edit_request(head: &mut RequestHeader, edits: Vec<api::Edit>) -> Result<(), Fault> {
+    let nonsense = |_| Fault::new(FaultKind::PluginFailed, "a plugin of this route made an invalid edit");
+    for edit in edits {
+        match edit {
+            api::Edit::SetHeader((name, value)) if allowed(&name) => {
+                head.insert_header(name, value).map_err(nonsense)?;
+            }
+            api::Edit::AppendHeader((name, value)) if allowed(&name) => {
+                head.append_header(name, value).map_err(nonsense)?;
+            }
+            api::Edit::RemoveHeader(name) if allowed(&name) => drop(head.remove_header(name.as_str())),
+            api::Edit::SetPath(path) => {
+                head.set_uri(with_path(&head.uri, &path).map_err(|error| {
+                    Fault::new(FaultKind::PluginFailed, "a plugin of this route set an invalid path")
+                        .because(error)
+                })?);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Framing and identity stay the host's: a plugin that could set them could
+/// smuggle requests or impersonate callers.
+pub(super) fn allowed(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    !matches!(
+        name.as_str(),
+        "content-length" | "transfer-encoding" | "connection" | "upgrade" | "te" | "trailer" | "host"
+    ) && !name.starts_with(IDENTITY_PREFIX)
+}
+
+async fn plugin_reply(
+    session: &mut Session,
+    ctx: &mut RequestContext,
+    reply: api::Reply,
+) -> Result<(), Fault> {
+    let invalid = || Fault::new(FaultKind::PluginFailed, "a plugin of this route made an invalid reply");
+    if !(200..=599).contains(&reply.status) {
+        return Err(invalid());
+    }
+    let mut content_type = HeaderValue::from_static("text/plain; charset=utf-8");
+    for (name, value) in reply.headers.into_iter().filter(|(name, _)| allowed(name)) {
+        let name: HeaderName = name.parse().map_err(|_| invalid())?;
+        let value = HeaderValue::from_str(&value).map_err(|_| invalid())?;
+        if name == header::CONTENT_TYPE {
+            content_type = value;
+        } else {
+            ctx.response_headers.append(name, value);
+        }
+    }
+    reply::whole(session, ctx, reply.status, content_type, reply.body.into())
+        .await
+        .map_err(|error| Fault::new(FaultKind::ClientClosed, "the client went away").because(error))
+}
+
+/// The service gets the path that the route was chosen by, dot segments and
+/// all resolved, without the route's prefix; what remains starts with `/`.
+fn rewrite_path(route: &CompiledRoute, head: &mut RequestHeader) -> Result<(), Fault> {
+    let path = sanitised_path(head.uri.path());
+    let rest = route.strip_path.as_ref().and_then(|prefix| path.strip_prefix(prefix.as_str()));
+    if matches!(path, Cow::Borrowed(_)) && rest.is_none() {
+        return Ok(());
+    }
+    let rest = rest.unwrap_or(&path);
+    let slash = if rest.starts_with('/') { "" } else { "/" };
+    let target = match head.uri.query() {
+        Some(query) => format!("{slash}{rest}?{query}"),
+        None => format!("{slash}{rest}"),
+    };
+    let uri = with_path(&head.uri, &target)
+        .map_err(|error| Fault::new(FaultKind::BadRequest, "invalid path").because(error))?;
+    head.set_uri(uri);
+    Ok(())
+}
+
+/// Another path and query; scheme and authority stay.
+fn with_path(uri: &http::Uri, target: &str) -> Result<http::Uri, http::Error> {
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(target.parse()?);
+    Ok(http::Uri::from_parts(parts)?)
+}

@@ -1,0 +1,213 @@
+//! Heads on their way between two hops: what may travel, what is added.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use pingora::{
+    http::{RequestHeader, ResponseHeader},
+    proxy::Session,
+};
+
+use crate::proxy::{
+    chain::{allowed, authority, subscribed},
+    context::RequestContext,
+    reply,
+};
+use crate::{
+    fault::{Fault, FaultKind},
+    plugin::api,
+};
+
+/// What the target is sent: the client's head without the fields of its own
+/// hop (RFC 9110 section 7.6.1), and who it came from.
+pub(super) fn request(
+    session: &Session,
+    bodiless: bool,
+    ctx: &RequestContext,
+) -> Result<RequestHeader, Fault> {
+    let invalid = |error: Box<pingora::Error>| {
+        Fault::new(FaultKind::BadRequest, "the request cannot be forwarded").because(error.to_string())
+    };
+    let mut head = session.req_header().clone();
+    if head.version == Version::HTTP_2 {
+        let host = HeaderValue::from_str(authority(session.req_header()))
+            .map_err(|error| Fault::new(FaultKind::BadRequest, "invalid authority").because(error))?;
+        head.insert_header(header::HOST, host).map_err(invalid)?;
+        join_cookies(&mut head).map_err(invalid)?;
+    }
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+    head.set_raw_path(target.as_bytes()).map_err(invalid)?;
+    head.set_version(Version::HTTP_11);
+    for name in hop_by_hop_fields(&head.headers) {
+        head.remove_header(&name);
+    }
+    head.remove_header(&header::EXPECT);
+    introduce(session, &mut head, ctx).map_err(invalid)?;
+    frame(session, bodiless, &mut head).map_err(invalid)?;
+    Ok(head)
+}
+
+/// No peer is trusted with these yet, so what the client sent is replaced.
+pub(super) fn introduce(
+    session: &Session,
+    head: &mut RequestHeader,
+    ctx: &RequestContext,
+) -> pingora::Result<()> {
+    if let Ok(id) = HeaderValue::from_str(&ctx.id) {
+        head.insert_header(ctx.id_header.clone(), id)?;
+    }
+    if let Ok(client) = HeaderValue::from_str(&ctx.client.to_string()) {
+        head.insert_header("x-forwarded-for", client)?;
+    }
+    if let Ok(host) = HeaderValue::from_str(authority(session.req_header())) {
+        head.insert_header("x-forwarded-host", host)?;
+    }
+    let proto = if ctx.tls_version.is_some() { "https" } else { "http" };
+    head.insert_header("x-forwarded-proto", HeaderValue::from_static(proto))?;
+    head.remove_header("forwarded");
+    Ok(())
+}
+
+/// A body of unknown length is chunked on HTTP/1 (RFC 9112 section 6.3).
+fn frame(session: &Session, bodiless: bool, head: &mut RequestHeader) -> pingora::Result<()> {
+    let incoming = session.req_header();
+    let chunked = incoming.headers.contains_key(header::TRANSFER_ENCODING);
+    let unsized_h2 =
+        incoming.version == Version::HTTP_2 && !head.headers.contains_key(header::CONTENT_LENGTH);
+    if chunked || (unsized_h2 && !bodiless) {
+        head.remove_header(&header::CONTENT_LENGTH);
+        head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+    }
+    Ok(())
+}
+
+/// HTTP/2 may split cookies; HTTP/1 wants one field (RFC 9113 section 8.2.3).
+fn join_cookies(head: &mut RequestHeader) -> pingora::Result<()> {
+    let mut cookies = head.headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (cookies.next(), cookies.next()) else { return Ok(()) };
+    let mut joined = first.as_bytes().to_vec();
+    for cookie in std::iter::once(second).chain(cookies) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(cookie.as_bytes());
+    }
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        head.insert_header(header::COOKIE, joined)?;
+    }
+    Ok(())
+}
+
+/// What the client gets: the target's head without its hop's fields, passed by
+/// the chain in reverse, framed for the client's protocol.
+pub(super) async fn response(
+    session: &Session,
+    mut head: ResponseHeader,
+    ctx: &mut RequestContext,
+) -> pingora::Result<ResponseHeader> {
+    for name in hop_by_hop_fields(&head.headers) {
+        head.remove_header(&name);
+    }
+    ctx.upstream.get_or_insert_with(|| ctx.started.elapsed());
+    filter_response(&mut head, ctx).await;
+    reply::decorate(&mut head, ctx)?;
+    let client = session.req_header().version;
+    head.set_version(if client == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 });
+    let bodiless = head.status == http::StatusCode::NO_CONTENT
+        || head.status == http::StatusCode::NOT_MODIFIED
+        || session.req_header().method == http::Method::HEAD;
+    if client == Version::HTTP_11 && !bodiless && !head.headers.contains_key(header::CONTENT_LENGTH) {
+        head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+    }
+    Ok(head)
+}
+
+pub(super) async fn filter_response(response: &mut ResponseHeader, ctx: &RequestContext) {
+    for version in ctx.filters.iter().rev().filter(|version| version.subscription().on_response) {
+        let head = api::ResponseHead {
+            request_id: ctx.id.to_string(),
+            status: response.status.as_u16(),
+            headers: subscribed(&version.subscription().response_headers, &response.headers),
+        };
+        match version.on_response(head).await {
+            Ok(edits) => edit_response(response, edits, version.name(), ctx),
+            // The answer exists already; dropping it would punish the wrong party.
+            Err(fault) => {
+                tracing::warn!(request_id = %ctx.id, plugin = version.name(), %fault, "plugin failed on a response");
+            }
+        }
+    }
+}
+
+fn edit_response(response: &mut ResponseHeader, edits: Vec<api::Edit>, plugin: &str, ctx: &RequestContext) {
+    for edit in edits {
+        let done = match edit {
+            api::Edit::SetHeader((name, value)) if allowed(&name) => response.insert_header(name, value),
+            api::Edit::AppendHeader((name, value)) if allowed(&name) => {
+                response.append_header(name, value).map(drop)
+            }
+            api::Edit::RemoveHeader(name) if allowed(&name) => {
+                response.remove_header(name.as_str());
+                Ok(())
+            }
+            // Whether there is a body is decided already.
+            api::Edit::SetStatus(status)
+                if (200..=599).contains(&status)
+                    && bodiless(status) == bodiless(response.status.as_u16()) =>
+            {
+                response.set_status(status)
+            }
+            _ => Ok(()),
+        };
+        if done.is_err() {
+            tracing::warn!(request_id = %ctx.id, plugin, "plugin made an invalid edit of a response");
+        }
+    }
+}
+
+fn bodiless(status: u16) -> bool {
+    matches!(status, 204 | 304)
+}
+
+/// Standard hop-by-hop fields that are present and those that `Connection` names.
+fn hop_by_hop_fields(headers: &HeaderMap) -> Vec<HeaderName> {
+    let mut fields: Vec<HeaderName> = headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
+    for nominated in headers.get_all(header::CONNECTION) {
+        let names = nominated.to_str().unwrap_or("").split(',').filter_map(|name| name.trim().parse().ok());
+        // A client must not be able to nominate away what the next hop relies on.
+        fields.extend(
+            names.filter(|name: &HeaderName| *name != header::HOST && *name != header::CONTENT_LENGTH),
+        );
+    }
+    fields
+}
+
+/// Fields that concern one hop only.
+pub(in crate::proxy) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nominated_fields_stay_on_their_hop() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close, X-Secret, host"));
+        headers.insert("x-secret", HeaderValue::from_static("1"));
+        headers.insert(header::HOST, HeaderValue::from_static("a.test"));
+        let fields = hop_by_hop_fields(&headers);
+        assert!(fields.contains(&HeaderName::from_static("x-secret")));
+        assert!(fields.contains(&header::CONNECTION));
+        assert!(!fields.contains(&header::HOST));
+    }
+}
