@@ -1,0 +1,17 @@
+//! Scripted, honest stand-ins for what a gateway talks to: HTTP origins, LLM
+//! providers and a certificate authority. Everything listens on port 0 of the
+//! loopback address and stops when its value is dropped.
+
+pub mod answer;
+mod anthropic;
+pub mod certificates;
+mod openai;
+pub mod origin;
+pub mod provider;
+mod serve;
+
+pub use answer::Answer;
+pub use certificates::Authority;
+pub use origin::Origin;
+pub use provider::{Provider, Seen};
+pub use serve::refusing_address;

@@ -1,0 +1,22 @@
+//! Waits for a condition instead of for a time.
+
+use std::time::{Duration, Instant};
+
+/// Generous, because a loaded machine is slow; a passing test never waits it out.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Looks until `look` finds something; panics with `what` when patience ends.
+#[track_caller]
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> impl Future<Output = T> {
+    let caller = std::panic::Location::caller();
+    let until = Instant::now() + PATIENCE;
+    async move {
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            assert!(Instant::now() < until, "{caller}: never happened: {what}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}

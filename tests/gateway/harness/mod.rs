@@ -1,0 +1,12 @@
+//! Starts the real binary on port 0 and talks to it as clients do.
+
+pub(crate) mod client;
+pub(crate) mod eventually;
+pub(crate) mod gateway;
+pub(crate) mod guests;
+pub(crate) mod llm;
+pub(crate) mod redis;
+
+pub(crate) use client::{Client, Reply};
+pub(crate) use eventually::eventually;
+pub(crate) use gateway::{ADMIN_TOKEN, CALLER_KEY, Gateway};

@@ -1,0 +1,26 @@
+//! The whole gateway through its real binary, with scripted neighbours.
+
+#![expect(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
+
+mod access_log;
+mod admin;
+mod auth;
+mod byok;
+mod chat;
+mod chat_stream;
+mod cli;
+mod clients;
+mod demo;
+mod docs;
+mod drain;
+mod examples;
+mod harness;
+mod limits;
+mod metering;
+mod plugins;
+mod proxying;
+mod redis;
+mod reload;
+mod routing;
+mod swap_under_load;
+mod uploads;
