@@ -119,7 +119,10 @@ fn errors_are_problem_documents() {
     assert!(response.headers.contains(&("allow".to_owned(), "GET".to_owned())));
     assert!(response.headers.contains(&("content-type".to_owned(), "application/problem+json".to_owned())));
     let (status, body) = ask(operator("GET", "/nothing"), &ledger());
-    assert_eq!((status, &body["type"], &body["request_id"]), (404, &json!("not-found"), &json!("r1")));
+    assert_eq!(
+        (status, &body["type"], &body["request_id"]),
+        (404, &json!("urn:tollgate:problem:not-found"), &json!("r1"))
+    );
     let broken = MemoryLedger { failure: Some(LedgerError::Unavailable), ..MemoryLedger::default() };
     assert_eq!(ask(operator("GET", "/credits"), &broken).0, 503);
 }

@@ -52,7 +52,7 @@ impl Problem {
 
     pub fn into_response(self, request_id: &str) -> Response {
         let document = Document {
-            kind: self.label,
+            kind: format!("urn:tollgate:problem:{}", self.label),
             title: title(self.status),
             status: self.status,
             detail: &self.detail,
@@ -79,7 +79,7 @@ impl From<BodyError> for Problem {
 #[derive(Serialize)]
 struct Document<'a> {
     #[serde(rename = "type")]
-    kind: &'a str,
+    kind: String,
     title: &'a str,
     status: u16,
     detail: &'a str,
