@@ -4,23 +4,30 @@
 mod inspect;
 
 use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Weak},
     time::{Duration, SystemTime},
 };
 
+use async_trait::async_trait;
 use pingora::proxy::HttpProxy;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    config::{Config, ConfigErrors, Loaded, state::Backend},
-    control::{ReloadError, Reloader, Watcher},
+    config::{
+        Config, ConfigErrors, Loaded, Name,
+        entrypoint::{ADMIN, Entrypoint},
+        state::Backend,
+    },
+    control::{Listeners, ReloadError, Reloader, Watcher},
     ledger::Ledger,
     limit::RateLimits,
     plugin::{HostServices, Plugins},
     proxy::{Corridor, Rooms, Shared},
     route,
-    server::{self, Doors, FrontEvents},
+    server::{self, DoorError, Doors, FrontEvents},
     state::{self, Secrets},
     telemetry::{self, AccessLog, Metrics},
     upstream::{Clusters, Connections, Cooling},
@@ -97,7 +104,7 @@ impl Gateway {
         let backend = config.state.backend.clone();
         let shared = rooms(&config).await?;
         let doors = doors(&shared).map_err(anyhow::Error::from)?;
-        let reloader = Reloader::new(path, shared.clone(), doors.clone());
+        let reloader = Reloader::new(path, shared.clone(), Arc::new(Entrance(doors.clone())));
         reloader.apply(config).await.map_err(|error| match error {
             ReloadError::Refused(_) => StartError::Config(error.to_string()),
             ReloadError::Failed(_) => StartError::Failed(error.into()),
@@ -135,7 +142,7 @@ impl Gateway {
             .snapshot()
             .and_then(|snapshot| snapshot.config.entrypoints.values().map(|e| e.timeouts.drain).max())
             .unwrap_or(FLUSH_DEADLINE);
-        self.doors.drain_before(server::ADMIN, deadline).await;
+        self.doors.drain_before(ADMIN, deadline).await;
         self.doors.drain(FLUSH_DEADLINE).await;
         let flushed = async {
             self.shared.ledger.drain().await;
@@ -198,6 +205,25 @@ async fn follow_secrets(secrets: Weak<Secrets>) {
 
 fn lines<T: std::fmt::Display>(errors: &[T]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// The doors, as `control` sees them: an address that is taken is the machine's
+/// fault, a certificate that cannot be used is the configuration's.
+struct Entrance(Arc<Doors<HttpProxy<Corridor>>>);
+
+#[async_trait]
+impl Listeners for Entrance {
+    async fn apply(&self, entrypoints: &BTreeMap<Name, Entrypoint>) -> Result<(), ReloadError> {
+        self.0.apply(entrypoints).await.map_err(|errors| {
+            let machine = errors.iter().any(|error| matches!(error, DoorError::Bind { .. }));
+            let lines = errors.iter().map(ToString::to_string).collect();
+            if machine { ReloadError::Failed(lines) } else { ReloadError::Refused(lines) }
+        })
+    }
+
+    fn addresses(&self) -> BTreeMap<Name, SocketAddr> {
+        self.0.addresses()
+    }
 }
 
 /// Connections that never become requests, in the metrics.

@@ -6,7 +6,7 @@
 //! 1. [`server`] accepts, shakes hands by SNI and checks the bytes of each head
 //!    before the HTTP engine sees them: what two implementations could read in
 //!    two ways is refused. A connection remembers its entrypoint
-//!    ([`server::arrival`]).
+//!    ([`proxy::arrival`]).
 //! 2. [`proxy`] is the corridor: [`proxy::Corridor`] implements pingora's
 //!    `ProxyHttp`, and every phase is one call into a step with its own file. A
 //!    request takes the current [`proxy::Snapshot`] once and keeps it to its end.

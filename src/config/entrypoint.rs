@@ -4,6 +4,9 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::ByteSize;
 
+/// The operator's entrypoint: the name is reserved for it.
+pub const ADMIN: &str = "admin";
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entrypoint {
     pub address: SocketAddr,

@@ -4,5 +4,5 @@
 mod reload;
 mod watch;
 
-pub use reload::{ReloadError, Reloader};
+pub use reload::{Listeners, ReloadError, Reloader};
 pub use watch::Watcher;

@@ -1,24 +1,33 @@
 //! File to `Config` to `Snapshot` to service. Whatever fails on the way leaves
 //! the last good state serving.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use pingora::proxy::HttpProxy;
+use async_trait::async_trait;
 use tokio::sync::Mutex;
 
 use crate::{
-    config::{Config, Name, entrypoint::Entrypoint},
-    proxy::{Corridor, Shared},
+    config::{
+        Config, Name,
+        entrypoint::{ADMIN, Entrypoint},
+    },
+    proxy::Shared,
     route,
-    server::{self, DoorError, Doors},
 };
 
-type GatewayDoors = Doors<HttpProxy<Corridor>>;
+/// What listens: the doors of the data plane, as a reload needs them.
+#[async_trait]
+pub trait Listeners: Send + Sync + 'static {
+    /// Makes the listeners what `entrypoints` says, or changes nothing.
+    async fn apply(&self, entrypoints: &BTreeMap<Name, Entrypoint>) -> Result<(), ReloadError>;
+    /// Real addresses, with the ports that were chosen for port 0.
+    fn addresses(&self) -> BTreeMap<Name, SocketAddr>;
+}
 
 pub struct Reloader {
     path: PathBuf,
     shared: Arc<Shared>,
-    doors: Arc<GatewayDoors>,
+    doors: Arc<dyn Listeners>,
     /// One change at a time.
     changing: Mutex<()>,
 }
@@ -35,7 +44,7 @@ pub enum ReloadError {
 }
 
 impl Reloader {
-    pub fn new(path: PathBuf, shared: Arc<Shared>, doors: Arc<GatewayDoors>) -> Arc<Self> {
+    pub fn new(path: PathBuf, shared: Arc<Shared>, doors: Arc<dyn Listeners>) -> Arc<Self> {
         Arc::new(Self { path, shared, doors, changing: Mutex::new(()) })
     }
 
@@ -110,11 +119,7 @@ impl Reloader {
 
     async fn open_doors(&self, entrypoints: &BTreeMap<Name, Entrypoint>) -> Result<(), ReloadError> {
         let before = self.doors.addresses();
-        self.doors.apply(entrypoints).await.map_err(|errors| {
-            let machine = errors.iter().any(|error| matches!(error, DoorError::Bind { .. }));
-            let lines = errors.iter().map(ToString::to_string).collect();
-            if machine { ReloadError::Failed(lines) } else { ReloadError::Refused(lines) }
-        })?;
+        self.doors.apply(entrypoints).await?;
         for (entrypoint, address) in self.doors.addresses() {
             if before.get(&entrypoint) != Some(&address) {
                 tracing::info!(entrypoint = entrypoint.as_str(), %address, "listening");
@@ -152,7 +157,7 @@ impl ReloadError {
 /// The entrypoints to listen on: the configured ones and the operator's.
 fn entrypoints(config: &Config) -> BTreeMap<Name, Entrypoint> {
     let mut entrypoints = config.entrypoints.clone();
-    if let (Some(admin), Ok(name)) = (&config.admin, server::ADMIN.parse()) {
+    if let (Some(admin), Ok(name)) = (&config.admin, ADMIN.parse()) {
         entrypoints.insert(name, Entrypoint::plain(admin.address));
     }
     entrypoints

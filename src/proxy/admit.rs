@@ -4,8 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use pingora::proxy::Session;
 
-use super::{Shared, context::RequestContext};
-use crate::server;
+use super::{Shared, arrival::arrival, context::RequestContext};
 
 /// How long a client may take for the next piece of its body, or for reading
 /// the next piece of the answer.
@@ -17,7 +16,7 @@ pub(super) const IDENTITY_PREFIX: &str = "tollgate-";
 pub(super) fn admit(shared: &Arc<Shared>, session: &mut Session, ctx: &mut RequestContext) {
     ctx.snapshot = shared.snapshot();
     ctx.uri = session.req_header().uri.clone();
-    if let Some(arrival) = session.digest().and_then(server::arrival) {
+    if let Some(arrival) = session.digest().and_then(arrival) {
         ctx.entrypoint = arrival.entrypoint.clone();
         ctx.client = canonical(arrival.peer.ip());
         ctx.tls_version = arrival.tls.as_ref().map(|tls| tls.version);

@@ -42,7 +42,7 @@ pub(super) async fn serve(
     let Some(snapshot) = ctx.snapshot.clone() else {
         return Err(Fault::new(FaultKind::Overloaded, "the gateway is starting"));
     };
-    if &*ctx.entrypoint == crate::server::ADMIN {
+    if &*ctx.entrypoint == crate::config::entrypoint::ADMIN {
         Box::pin(operator::serve(shared, &snapshot, session, ctx)).await?;
         return Ok(Served::Answered);
     }

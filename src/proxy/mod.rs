@@ -2,6 +2,7 @@
 //! own file. It introduces the rooms to each other; they know nothing of it.
 
 mod admit;
+mod arrival;
 mod chain;
 mod context;
 mod endpoint_lane;
@@ -29,6 +30,7 @@ use pingora::{
     proxy::{FailToProxy, ProxyHttp, Session},
 };
 
+pub use arrival::{Arrival, TlsInfo, arrival};
 pub use context::RequestContext;
 pub use snapshot::{CompileError, Snapshot};
 

@@ -24,7 +24,7 @@ pub(super) async fn settle(shared: &Arc<Shared>, session: &mut Session, ctx: &mu
     let metrics = match (&ctx.route, &ctx.snapshot) {
         (Some(route), _) => Some(&route.metrics),
         (None, Some(snapshot)) => Some(match &snapshot.admin {
-            Some(admin) if &*ctx.entrypoint == crate::server::ADMIN => &admin.metrics,
+            Some(admin) if &*ctx.entrypoint == crate::config::entrypoint::ADMIN => &admin.metrics,
             _ => &snapshot.unmatched,
         }),
         _ => None,

@@ -2,9 +2,7 @@
 //! small buffers, and what is known about where it came from.
 
 use std::{
-    any::Any,
     fmt, io,
-    net::SocketAddr,
     os::fd::RawFd,
     pin::{Pin, pin},
     sync::Arc,
@@ -16,11 +14,13 @@ use bytes::{Buf, BytesMut};
 use pingora::{
     http::ResponseHeader,
     protocols::{
-        ALPN, Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+        ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
         TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest,
     },
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use crate::proxy::Arrival;
 
 /// One read of the transport into our own buffer.
 const READ_STEP: usize = 8 * 1024;
@@ -29,31 +29,6 @@ const READ_AHEAD: usize = 16 * 1024;
 /// Writes below this are collected: the engine writes head and body apart and
 /// flushes when it means it.
 const WRITE_BUFFER: usize = 4 * 1024;
-
-/// Where a connection came in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Arrival {
-    pub entrypoint: Arc<str>,
-    pub peer: SocketAddr,
-    pub local: SocketAddr,
-    pub tls: Option<TlsInfo>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsInfo {
-    /// `TLSv1.2` or `TLSv1.3`.
-    pub version: &'static str,
-    pub cipher: &'static str,
-    /// The name the client asked for, in lower case.
-    pub sni: Option<Arc<str>>,
-}
-
-/// Where the connection of a session came in: `arrival(session.digest()?)`.
-/// Absent only on connections that no door of ours accepted.
-pub fn arrival(digest: &Digest) -> Option<&Arrival> {
-    let known: &(dyn Any + Send + Sync) = digest.proxy_digest.as_ref()?.user_data.as_deref()?;
-    known.downcast_ref()
-}
 
 /// A TCP or TLS stream.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Sync + Unpin {}

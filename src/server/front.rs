@@ -17,11 +17,14 @@ use tokio::{
 
 use super::{
     FrontEvents,
-    connection::{Allowance, Arrival, Connection},
+    connection::{Allowance, Connection},
     head::{self, Framing, Refusal, Scan},
     tls::{self, TlsPolicy},
 };
-use crate::config::entrypoint::{Limits, Timeouts};
+use crate::{
+    config::entrypoint::{Limits, Timeouts},
+    proxy::Arrival,
+};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The part of the preface that has the form of a request head.

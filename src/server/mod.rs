@@ -24,11 +24,7 @@ use pingora::{
 };
 
 pub use certificates::CertificateError;
-pub use connection::{Arrival, TlsInfo, arrival};
 pub use doors::{DoorError, Doors, check};
-
-/// The operator's entrypoint. The configuration reserves the name.
-pub const ADMIN: &str = "admin";
 
 /// What the front tells about connections that never become requests. Every
 /// method has an empty default, and `()` listens to nothing.

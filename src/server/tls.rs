@@ -10,11 +10,11 @@ use rustls::{
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
-use super::{
-    certificates::{self, Certificate, CertificateError},
-    connection::TlsInfo,
+use super::certificates::{self, Certificate, CertificateError};
+use crate::{
+    config::entrypoint::{CertificateFiles, Tls},
+    proxy::TlsInfo,
 };
-use crate::config::entrypoint::{CertificateFiles, Tls};
 
 /// A TLS record: alert, fatal, unrecognized_name. Sent before any
 /// configuration is chosen, hence by hand.

@@ -32,7 +32,8 @@ use crate::{
         ByteSize, Name,
         entrypoint::{CertificateFiles, Entrypoint, Limits, Timeouts, Tls},
     },
-    server::{Doors, FrontEvents, arrival, http_proxy},
+    proxy::arrival,
+    server::{Doors, FrontEvents, http_proxy},
 };
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
