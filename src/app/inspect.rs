@@ -84,6 +84,11 @@ fn service(name: &str, service: &Service) -> Value {
             "kind": "http",
             "targets": http.targets.iter().map(url).collect::<Vec<_>>(),
         }),
+        Service::Tcp(tcp) => json!({
+            "name": name,
+            "kind": "tcp",
+            "targets": tcp.targets.iter().map(|t| format!("tcp://{}:{}", t.host, t.port)).collect::<Vec<_>>(),
+        }),
         Service::Plugin(plugin) => json!({ "name": name, "kind": "plugin", "plugin": plugin.as_str() }),
         Service::Llm(llm) => {
             let providers: Vec<Value> = llm

@@ -25,7 +25,8 @@ pub struct Loaded {
 type Source = (PathBuf, String);
 
 /// Sections that files of a directory may share, as long as no name is there twice.
-const SHARED: &[&str] = &["entrypoints", "services", "middlewares", "plugins", "consumers", "routes"];
+const SHARED: &[&str] =
+    &["entrypoints", "services", "middlewares", "plugins", "consumers", "routes", "streams"];
 
 impl Config {
     /// Reads a file, or all `*.yaml` and `*.yml` of a directory as one. Blocks on files.
@@ -154,18 +155,25 @@ fn written_at(place: Place, context: &Context<'_>) -> String {
 }
 
 fn names(root: &Node) -> Names {
-    let keys = |section: &str| -> Vec<String> {
-        let Value::Map(sections) = &root.value else { return Vec::new() };
-        let found = sections.iter().find(|entry| entry.key == section);
-        match found.map(|entry| &entry.node.value) {
-            Some(Value::Map(entries)) => entries.iter().map(|entry| entry.key.clone()).collect(),
-            _ => Vec::new(),
-        }
-    };
+    let at = |path: &[&str]| keys(path.iter().try_fold(root, |node, key| member(node, key)));
     Names {
-        entrypoints: keys("entrypoints"),
-        services: keys("services"),
-        middlewares: keys("middlewares"),
-        plugins: keys("plugins"),
+        entrypoints: at(&["entrypoints"]),
+        services: at(&["services"]),
+        middlewares: at(&["middlewares"]),
+        plugins: at(&["plugins"]),
+        resolvers: at(&["tls", "resolvers"]),
+        tls_options: at(&["tls", "options"]),
+    }
+}
+
+fn member<'a>(node: &'a Node, key: &str) -> Option<&'a Node> {
+    let Value::Map(entries) = &node.value else { return None };
+    entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node)
+}
+
+fn keys(node: Option<&Node>) -> Vec<String> {
+    match node.map(|node| &node.value) {
+        Some(Value::Map(entries)) => entries.iter().map(|entry| entry.key.clone()).collect(),
+        _ => Vec::new(),
     }
 }

@@ -9,6 +9,8 @@ pub mod plugin;
 pub mod route;
 pub mod service;
 pub mod state;
+pub mod stream;
+pub mod tls;
 pub mod value;
 
 mod error;
@@ -26,12 +28,14 @@ use std::collections::BTreeMap;
 
 pub use error::{ConfigError, ConfigErrors};
 pub use load::Loaded;
-pub use value::{ByteSize, Name, Secret};
+pub use value::{ByteSize, Name, Networks, Secret};
 
 /// A whole, checked configuration. Every name in it resolves.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub entrypoints: BTreeMap<Name, entrypoint::Entrypoint>,
+    /// Sources of certificates, by name.
+    pub resolvers: BTreeMap<Name, tls::Resolver>,
     pub admin: Option<admin::Admin>,
     pub state: state::State,
     pub services: BTreeMap<Name, service::Service>,
@@ -40,4 +44,6 @@ pub struct Config {
     pub consumers: BTreeMap<Name, consumer::Consumer>,
     /// Ordered by name; `route::Table` orders them by priority.
     pub routes: Vec<route::Route>,
+    /// Ordered by name.
+    pub streams: Vec<stream::Stream>,
 }

@@ -33,6 +33,8 @@ pub(super) struct Names {
     pub services: Vec<String>,
     pub middlewares: Vec<String>,
     pub plugins: Vec<String>,
+    pub resolvers: Vec<String>,
+    pub tls_options: Vec<String>,
 }
 
 /// One value of the tree and its dotted path.
@@ -98,6 +100,21 @@ impl<'a> Item<'a> {
 
     pub(super) fn is_list(&self) -> bool {
         matches!(self.node.value, Value::List(_))
+    }
+
+    pub(super) fn is_map(&self) -> bool {
+        matches!(self.node.value, Value::Map(_))
+    }
+
+    /// Whether any of the keys stands in the mapping.
+    pub(super) fn has_any(&self, keys: &[&str]) -> bool {
+        matches!(&self.node.value, Value::Map(entries) if entries.iter().any(|e| keys.contains(&e.key.as_str())))
+    }
+
+    /// The value of a key, without taking it.
+    pub(super) fn peek(&self, key: &str) -> Option<Self> {
+        let Value::Map(entries) = &self.node.value else { return None };
+        entries.iter().find(|entry| entry.key == key).map(|entry| self.child(entry))
     }
 
     /// Notes a mistake about the value; `None` for the caller to hand on.
@@ -341,6 +358,26 @@ impl<'a> Fields<'a> {
             }
             Err(Refusal::new(format!("expected a number from {} to {}", range.start(), range.end())))
         })
+    }
+
+    /// A number within limits, or nothing.
+    pub(super) fn optional_number(
+        &mut self,
+        key: &'static str,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> Option<u64> {
+        self.take(key)?;
+        Some(self.number_or(key, *range.start(), range))
+    }
+
+    /// A size within limits, or nothing.
+    pub(super) fn optional_size(
+        &mut self,
+        key: &'static str,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> Option<u64> {
+        self.take(key)?;
+        Some(self.size_or(key, *range.start(), range).0)
     }
 
     /// The same for a size.

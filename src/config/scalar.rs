@@ -2,9 +2,11 @@
 //! money, addresses. Exact: nothing passes through a float.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
+
+use ipnet::IpNet;
 
 use super::{ByteSize, suggest::nearest};
 
@@ -177,6 +179,61 @@ pub(super) fn address(text: &str) -> Result<SocketAddr> {
         "" | "*" => Ok((Ipv6Addr::UNSPECIFIED, port).into()),
         "localhost" => Ok((Ipv4Addr::LOCALHOST, port).into()),
         _ => Err(Refusal::new(expected)),
+    }
+}
+
+/// An exact host or `*.` and one; kept as written.
+pub(super) fn host_pattern(text: &str) -> Result<String> {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    if name.is_empty() || name.contains(['*', '/', ' ']) {
+        return Err(Refusal::new("expected a host such as example.com or *.example.com"));
+    }
+    Ok(text.to_owned())
+}
+
+/// The same as a DNS name in lower case, for TLS: no port, no trailing dot.
+pub(super) fn host(text: &str) -> Result<String> {
+    let host = host_pattern(text)?.to_ascii_lowercase();
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    if host.len() > 253 || !host.strip_prefix("*.").unwrap_or(&host).split('.').all(label) {
+        return Err(Refusal::new("expected a DNS name such as example.com or *.example.com"));
+    }
+    Ok(host)
+}
+
+/// An address, or a network such as `10.0.0.0/8`.
+pub(super) fn network(text: &str) -> Result<IpNet> {
+    let network = match text.parse::<IpAddr>() {
+        Ok(address) => IpNet::from(address),
+        Err(_) => {
+            text.parse().map_err(|_| Refusal::new("expected a network such as 10.0.0.0/8 or fd00::/8"))?
+        }
+    };
+    if network.trunc() != network {
+        let meant = network.trunc().to_string();
+        return Err(Refusal::new("bits are set beyond the prefix").suggesting(Some(meant)));
+    }
+    Ok(network)
+}
+
+/// `1KiB/s`.
+pub(super) fn byte_rate(text: &str) -> Result<ByteSize> {
+    let expected = "expected a rate such as 1KiB/s";
+    match text.strip_suffix("/s") {
+        Some(amount) => size(amount.trim_end()),
+        None => Err(Refusal::new(expected).suggesting(size(text).ok().map(|_| format!("{text}/s")))),
+    }
+}
+
+/// Like [`duration`], also in days (`30d`), at most a year.
+pub(super) fn long_duration(text: &str) -> Result<Duration> {
+    let Some(days) = text.strip_suffix('d') else { return duration(text) };
+    match integer(days.trim_end()) {
+        Ok(days @ 1..=365) => Ok(Duration::from_secs(days * 86_400)),
+        _ => Err(Refusal::new("expected a duration such as 12h or 30d, at most 365d")),
     }
 }
 

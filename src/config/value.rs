@@ -1,6 +1,8 @@
 //! Small validated values that several sections share.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
 
 /// The name of an entrypoint, route, service, middleware, plugin or consumer:
 /// 1 to 64 of `a-z A-Z 0-9 - _ .`, cheap to clone.
@@ -10,6 +12,10 @@ pub struct Name(Arc<str>);
 /// A number of bytes, written `64KiB`, `10MB` or plain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
+
+/// Address ranges in CIDR notation; empty contains nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Networks(Arc<[IpNet]>);
 
 /// A credential. It has no `Display`, and its `Debug` shows nothing of it.
 #[derive(Clone, PartialEq, Eq)]
@@ -53,6 +59,22 @@ impl fmt::Debug for Name {
 impl std::borrow::Borrow<str> for Name {
     fn borrow(&self) -> &str {
         &self.0
+    }
+}
+
+impl Networks {
+    pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
+        Self(networks.into_iter().collect())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// An IPv4 address mapped into IPv6 counts as the IPv4 address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
     }
 }
 

@@ -112,6 +112,8 @@ pub enum CompileError {
     NoHook { route: Name, plugin: Name },
     #[error("plugin \"{0}\" does not export wasi:http/incoming-handler")]
     NotAnEndpoint(Name),
+    #[error("service \"{0}\" takes connections, not requests")]
+    NotForRequests(Name),
 }
 
 impl Snapshot {
@@ -243,6 +245,7 @@ fn compile_lane(
         Service::Http(http) => Lane::Http(shared.clusters.cluster(name, http)),
         Service::Llm(llm) => Lane::Llm(Arc::new(compile_llm(shared, name, llm))),
         Service::Plugin(plugin) => Lane::Endpoint(endpoint(plugins, plugin)?),
+        Service::Tcp(_) => return Err(CompileError::NotForRequests(name.clone())),
     })
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use crate::config::entrypoint::CertificateFiles;
+use crate::config::tls::CertificateFiles;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {

@@ -12,7 +12,7 @@ use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 use super::certificates::{self, Certificate, CertificateError};
 use crate::{
-    config::entrypoint::{CertificateFiles, Tls},
+    config::tls::{CertificateFiles, EntrypointTls},
     proxy::TlsInfo,
 };
 
@@ -43,10 +43,10 @@ pub(super) struct TlsPolicy {
 
 impl TlsPolicy {
     /// Reads all files. The first of two certificates for one name wins.
-    pub(super) fn load(basis: &TlsBasis, tls: &Tls) -> Result<Self, CertificateError> {
+    pub(super) fn load(basis: &TlsBasis, tls: &EntrypointTls) -> Result<Self, CertificateError> {
         let mut policy = Self { exact: HashMap::new(), wildcard: HashMap::new(), default: None };
         for (index, files) in tls.certificates.iter().enumerate() {
-            let first = index == 0 && !tls.sni_strict;
+            let first = index == 0 && !tls.options.sni_strict;
             let certificate = certificates::load(files, first)?;
             let names = certificate.names.clone();
             let config = Arc::new(server_config(basis, certificate, files)?);

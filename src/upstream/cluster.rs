@@ -113,6 +113,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::service::UpstreamProtocol;
 
     fn service(hosts: &[&str]) -> HttpService {
         let target = |host: &&str| Target { tls: false, host: (*host).to_owned(), port: 80 };
@@ -120,6 +121,8 @@ mod tests {
         HttpService {
             targets: hosts.iter().map(target).collect(),
             timeouts: UpstreamTimeouts { connect: second, first_byte: second, idle: second },
+            protocol: UpstreamProtocol::Auto,
+            proxy_protocol: None,
         }
     }
 

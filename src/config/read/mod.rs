@@ -2,12 +2,15 @@
 //! key that it knows before it gives up, so that all mistakes are found at once.
 
 mod access;
-mod edge;
+mod entrypoint;
 mod llm;
 mod middleware;
 mod plugin;
 mod route;
 mod service;
+mod state;
+mod stream;
+mod tls;
 
 use std::collections::BTreeMap;
 
@@ -17,20 +20,36 @@ use super::{Config, Name, reader::Fields, reader::Item, scalar::Refusal};
 pub(super) fn config(root: &Item<'_>) -> Option<Config> {
     root.fields(|f| {
         version(f);
-        let entrypoints = section(f, "entrypoints", edge::entrypoint);
+        let tls = f.take("tls").and_then(|item| tls::section(&item)).unwrap_or_default();
+        let entrypoints =
+            section(f, "entrypoints", |name, item| entrypoint::entrypoint(name, item, &tls.options));
         let admin = f.take("admin").and_then(|item| access::admin(&item));
         let state = match f.take("state") {
-            Some(item) => edge::state(&item),
-            None => Some(edge::default_state(root)),
+            Some(item) => state::state(&item),
+            None => Some(state::default_state(root)),
         };
         let services = section(f, "services", service::service);
         let middlewares = section(f, "middlewares", middleware::middleware);
         let plugins = section(f, "plugins", plugin::plugin);
         let consumers = section(f, "consumers", access::consumer);
         let routes = f.take("routes").map(|item| route::routes(&item)).unwrap_or_default();
+        let streams = f.take("streams").map(|item| stream::streams(&item)).unwrap_or_default();
         access::unique_keys(f, &consumers);
-        edge::unique_addresses(f, &entrypoints, admin.as_ref());
-        Some(Config { entrypoints, admin, state: state?, services, middlewares, plugins, consumers, routes })
+        entrypoint::unique_addresses(f, &entrypoints, admin.as_ref());
+        entrypoint::redirects_end(f, &entrypoints);
+        stream::services_fit(f, &services);
+        Some(Config {
+            entrypoints,
+            resolvers: tls.resolvers,
+            admin,
+            state: state?,
+            services,
+            middlewares,
+            plugins,
+            consumers,
+            routes,
+            streams,
+        })
     })
 }
 

@@ -50,7 +50,10 @@ fn matcher(f: &mut Fields<'_>) -> Option<Matcher> {
 fn match_fields(item: &Item<'_>) -> Option<MatchFields> {
     let fields = item.fields(|f| {
         Some(MatchFields {
-            hosts: f.take("hosts").map(|item| item.list(|item| item.parse(host))).unwrap_or_default(),
+            hosts: f
+                .take("hosts")
+                .map(|item| item.list(|item| item.parse(scalar::host_pattern)))
+                .unwrap_or_default(),
             paths: f.take("paths").map(|item| item.list(|item| item.parse(path))).unwrap_or_default(),
             methods: f.take("methods").map(|item| item.list(|item| item.parse(method))).unwrap_or_default(),
             headers: f.take("headers").map(|item| headers(&item)).unwrap_or_default(),
@@ -60,14 +63,6 @@ fn match_fields(item: &Item<'_>) -> Option<MatchFields> {
         return item.fail("one of hosts, paths, methods, headers is needed");
     }
     Some(fields)
-}
-
-fn host(text: &str) -> scalar::Result<String> {
-    let name = text.strip_prefix("*.").unwrap_or(text);
-    if name.is_empty() || name.contains(['*', '/', ' ']) {
-        return Err(Refusal::new("expected a host such as example.com or *.example.com"));
-    }
-    Ok(text.to_owned())
 }
 
 fn path(text: &str) -> scalar::Result<String> {

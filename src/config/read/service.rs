@@ -8,15 +8,16 @@ use crate::config::{
     Name,
     reader::{Fields, Item},
     scalar::{self, Refusal},
-    service::{HttpService, Service, Target, UpstreamTimeouts},
+    service::{HttpService, ProxyProtocol, Service, Target, UpstreamProtocol, UpstreamTimeouts},
 };
 
-use super::llm;
+use super::{llm, stream};
 
 pub(super) fn service(_: &Name, item: &Item<'_>) -> Option<Service> {
-    item.fields(|f| match f.only_one(&["targets", "llm", "plugin"])? {
+    item.fields(|f| match f.only_one(&["targets", "llm", "plugin", "tcp"])? {
         "targets" => http(f).map(Service::Http),
         "llm" => f.take_present("llm").and_then(|item| llm::llm(&item)).map(Service::Llm),
+        "tcp" => f.take_present("tcp").and_then(|item| stream::tcp(&item)).map(Service::Tcp),
         _ => {
             let item = f.require("plugin")?;
             item.reference("plugin", &item.context().names.plugins).map(Service::Plugin)
@@ -32,7 +33,21 @@ fn http(f: &mut Fields<'_>) -> Option<HttpService> {
         item.list(target)
     });
     let timeouts = f.take_present("timeouts").and_then(|item| item.fields(|f| Some(timeouts(f))));
-    Some(HttpService { targets: targets?, timeouts: timeouts.unwrap_or_default() })
+    let words =
+        [("auto", UpstreamProtocol::Auto), ("h1", UpstreamProtocol::Http1), ("h2", UpstreamProtocol::Http2)];
+    let protocol = f.take("protocol").and_then(|item| item.choice("protocol", &words));
+    let proxy_protocol = proxy_protocol(f);
+    Some(HttpService {
+        targets: targets?,
+        timeouts: timeouts.unwrap_or_default(),
+        protocol: protocol.unwrap_or_default(),
+        proxy_protocol,
+    })
+}
+
+pub(super) fn proxy_protocol(f: &mut Fields<'_>) -> Option<ProxyProtocol> {
+    let words = [("v1", ProxyProtocol::V1), ("v2", ProxyProtocol::V2)];
+    f.take("proxy_protocol").and_then(|item| item.choice("version of the PROXY protocol", &words))
 }
 
 impl Default for UpstreamTimeouts {

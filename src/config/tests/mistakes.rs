@@ -54,7 +54,7 @@ stat: {}
 fn one_by_one() {
     for (text, expected) in [
         // Exactly one of.
-        ("services: { a: {} }", "2:13: services.a: one of targets, llm, plugin is needed"),
+        ("services: { a: {} }", "2:13: services.a: one of targets, llm, plugin, tcp is needed"),
         (
             "plugins: { byok: }\nservices: { a: { plugin: byok, targets: [{ url: 'http://x' }] } }",
             "3:13: services.a: only one of targets, plugin may be given",
@@ -149,6 +149,27 @@ fn one_by_one() {
         (
             "consumers: { c: { opening_credit: '-1' } }",
             "2:35: consumers.c.opening_credit: expected an amount of USD such as \"0.15\"",
+        ),
+        // Entrypoints, TLS, streams.
+        (
+            "entrypoints: { web: { address: ':1', redirect_to: webs } }",
+            "2:51: entrypoints.web.redirect_to: no entrypoint named \"webs\"; did you mean \"web\"?",
+        ),
+        (
+            "entrypoints: { web: { address: ':1', tls: {} } }",
+            "2:38: entrypoints.web.tls: certificates or a resolver is needed",
+        ),
+        (
+            "entrypoints: { web: { address: ':1', trusted_proxies: [10.0.0.1/8] } }",
+            "2:56: entrypoints.web.trusted_proxies[0]: bits are set beyond the prefix; did you mean \"10.0.0.0/8\"?",
+        ),
+        (
+            "tls: { options: { o: { min_version: '1.3', max_version: '1.2' } } }",
+            "2:22: tls.options.o: min_version is above max_version",
+        ),
+        (
+            "services: { s: { tcp: { targets: ['a:1'] } }, h: { targets: [{ url: 'http://a' }] } }\nroutes: { r: { rule: x, service: s } }",
+            "3:34: routes.r.service: a TCP service is reached by streams, not by routes",
         ),
         // The text itself.
         ("routes: {}\nroutes: {}", "3:1: routes: is here twice, first in line 2"),

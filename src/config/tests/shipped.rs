@@ -1,6 +1,7 @@
 //! Every configuration in `config/` and in the documentation is good.
 
 use super::*;
+use crate::config::{entrypoint::Limits, tls::TlsOptions};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -54,7 +55,16 @@ fn the_reference_states_the_defaults() {
     let full = shipped("full.yaml");
     let web = &full.entrypoints["web"];
     let secure = &full.entrypoints["websecure"];
-    assert_eq!((&web.timeouts, &web.limits), (&secure.timeouts, &secure.limits));
+    let limits = Limits {
+        max_body: None,
+        max_connections_per_client: None,
+        max_requests_per_connection: None,
+        ..secure.limits.clone()
+    };
+    assert_eq!((&web.timeouts, &web.limits, web.path), (&secure.timeouts, &limits, secure.path));
+    let modern = &secure.tls.as_ref().unwrap().options;
+    let default = TlsOptions { cipher_suites: vec![], curves: vec![], ..modern.clone() };
+    assert_eq!(default, TlsOptions::default());
     assert_eq!(full.plugins["metering"].limits, full.plugins["byok"].limits);
     let Service::Llm(chat) = &full.services["chat"] else { panic!("llm") };
     assert_eq!(format!("{:?}", chat.limits), format!("{:?}", llm::LlmLimits::default()));

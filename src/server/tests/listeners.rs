@@ -6,7 +6,10 @@ use tokio::net::TcpStream;
 
 use super::world::{PATIENCE, Raw, World, get_http2, named, plain, secure, tls_connect};
 use crate::{
-    config::entrypoint::{CertificateFiles, Entrypoint, Limits},
+    config::{
+        entrypoint::{Entrypoint, Limits},
+        tls::CertificateFiles,
+    },
     server::DoorError,
 };
 

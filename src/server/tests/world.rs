@@ -30,7 +30,8 @@ use tokio_rustls::client::TlsStream;
 use crate::{
     config::{
         ByteSize, Name,
-        entrypoint::{CertificateFiles, Entrypoint, Limits, Timeouts, Tls},
+        entrypoint::{Entrypoint, Limits, Timeouts},
+        tls::{CertificateFiles, EntrypointTls, TlsOptions},
     },
     proxy::arrival,
     server::{Doors, FrontEvents, http_proxy},
@@ -158,15 +159,23 @@ pub(super) fn named(entrypoints: &[(&str, Entrypoint)]) -> BTreeMap<Name, Entryp
 
 pub(super) fn plain() -> Entrypoint {
     Entrypoint {
-        address: "127.0.0.1:0".parse().unwrap(),
-        tls: None,
-        timeouts: Timeouts { handshake: PATIENCE, header: PATIENCE, idle: PATIENCE, drain: PATIENCE },
-        limits: Limits { max_header: ByteSize(4096), max_connections: 100 },
+        timeouts: Timeouts {
+            handshake: PATIENCE,
+            header: PATIENCE,
+            body_idle: PATIENCE,
+            idle: PATIENCE,
+            drain: PATIENCE,
+            ..Timeouts::default()
+        },
+        limits: Limits { max_header: ByteSize(4096), max_connections: 100, ..Limits::default() },
+        ..Entrypoint::plain("127.0.0.1:0".parse().unwrap())
     }
 }
 
 pub(super) fn secure(certificates: Vec<CertificateFiles>, sni_strict: bool) -> Entrypoint {
-    Entrypoint { tls: Some(Tls { certificates, sni_strict }), ..plain() }
+    let options = TlsOptions { sni_strict, ..TlsOptions::default() };
+    let tls = EntrypointTls { certificates, resolver: None, options, hosts: BTreeMap::new() };
+    Entrypoint { tls: Some(tls), ..plain() }
 }
 
 /// Answers with method, path and body; `/held` waits at the gate first.
