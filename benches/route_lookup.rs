@@ -47,6 +47,7 @@ fn lookup(bench: &mut Criterion) {
                 method: &Method::GET,
                 headers: &headers,
                 client: [192, 0, 2, 1].into(),
+                sni: None,
             };
             assert_eq!(table.lookup(&view), (name == "hit").then_some(number));
             group.bench_function(BenchmarkId::new(name, size), |b| b.iter(|| table.lookup(black_box(&view))));

@@ -1,6 +1,7 @@
 //! Config to running process: the only place where rooms are constructed, and
 //! the order in which they start and drain.
 
+mod explain;
 mod inspect;
 
 use std::{
@@ -44,6 +45,8 @@ const MAX_RETRIES: usize = 16;
 const SECRETS_REFRESH: Duration = Duration::from_secs(5);
 /// What is left to write after the last request gets this long.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
+
+pub use explain::{Request, explain};
 
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,8 @@
 //! The command line: what was asked for, and what it ends with.
 
-use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, io::Write as _, net::IpAddr, path::PathBuf, process::ExitCode};
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::app::{self, StartError};
 
@@ -27,12 +27,36 @@ enum Command {
         #[arg(long, value_name = "FILE|DIR")]
         config: PathBuf,
     },
+    /// Say which route a request would take and why, which came close, and what
+    /// its chain and service would do. Nothing is sent.
+    Explain(Explain),
     /// Report everything that is wrong with a configuration.
     Check {
         /// The configuration: a YAML file, or a directory of them.
         #[arg(value_name = "FILE|DIR")]
         config: PathBuf,
     },
+}
+
+#[derive(Args)]
+struct Explain {
+    /// The configuration: a YAML file, or a directory of them.
+    #[arg(long, value_name = "FILE|DIR")]
+    config: PathBuf,
+    #[arg(value_name = "METHOD")]
+    method: String,
+    /// With scheme and host, as a client would write it.
+    #[arg(value_name = "URL")]
+    url: String,
+    /// A header, as in `-H 'X-Version: 2'`; may be repeated.
+    #[arg(short = 'H', value_name = "NAME: VALUE")]
+    header: Vec<String>,
+    /// Where the request comes in; default: the entrypoint that fits the URL.
+    #[arg(long, value_name = "NAME")]
+    entrypoint: Option<String>,
+    /// The client's address.
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    client: IpAddr,
 }
 
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -48,7 +72,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             let _ = Arguments::command().print_help();
             ExitCode::SUCCESS
         }
-        Some(Command::Check { config }) => check(&config),
+        Some(Command::Check { config }) => report(app::check(&config)),
+        Some(Command::Explain(asked)) => report(explain(asked)),
         Some(Command::Run { config }) => match app::run(config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -59,10 +84,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn check(path: &std::path::Path) -> ExitCode {
-    match app::check(path) {
-        Ok(summary) => {
-            let _ = writeln!(std::io::stdout(), "{summary}");
+fn explain(asked: Explain) -> Result<String, StartError> {
+    let request = app::Request::parse(&asked.method, &asked.url, &asked.header, asked.client)
+        .map_err(StartError::Config)?;
+    app::explain(&asked.config, &request, asked.entrypoint.as_deref())
+}
+
+fn report(outcome: Result<String, StartError>) -> ExitCode {
+    match outcome {
+        Ok(text) => {
+            let _ = writeln!(std::io::stdout(), "{text}");
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -9,6 +9,17 @@ pub enum Middleware {
     ApiKey(ApiKey),
 }
 
+impl Middleware {
+    /// The key under which it is configured.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::RequestId(_) => "request_id",
+            Self::RateLimit(_) => "rate_limit",
+            Self::ApiKey(_) => "api_key",
+        }
+    }
+}
+
 /// Where the request's id is sent to the upstream and the client. Every request
 /// has an id; this step names its header and whether the client may choose it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -102,6 +102,11 @@ impl<'a> Item<'a> {
         matches!(self.node.value, Value::List(_))
     }
 
+    /// Nothing stands after the key.
+    pub(super) fn is_null(&self) -> bool {
+        self.node.is_null()
+    }
+
     pub(super) fn is_map(&self) -> bool {
         matches!(self.node.value, Value::Map(_))
     }

@@ -1,6 +1,6 @@
 //! A rule, the chain that its requests pass, the service that they reach.
 
-use super::Name;
+use super::{Name, Networks};
 
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -32,6 +32,14 @@ pub struct Fields {
     pub methods: Vec<http::Method>,
     /// Header name and the values of which one must be present.
     pub headers: Vec<(http::HeaderName, Vec<String>)>,
+    /// Key and the values of which one must be present; no values: the key is
+    /// enough.
+    pub query: Vec<(String, Vec<String>)>,
+    /// The peer of the connection, never a forwarded address.
+    pub client_ip: Networks,
+    /// Names that the TLS client asked for: exact, or `*.` for one more label.
+    /// A plaintext request has none.
+    pub sni: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

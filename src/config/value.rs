@@ -71,6 +71,10 @@ impl Networks {
         self.0.is_empty()
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.0.iter().copied()
+    }
+
     /// An IPv4 address mapped into IPv6 counts as the IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();

@@ -8,6 +8,7 @@ use pingora::{http::RequestHeader, proxy::Session};
 use super::{
     Shared,
     admit::IDENTITY_PREFIX,
+    arrival::arrival,
     context::RequestContext,
     endpoint_lane, http_lane, llm_lane, operator, reply,
     snapshot::{CompiledRoute, Lane, RateLimitStep, Step},
@@ -88,6 +89,7 @@ fn matched(
         method: &head.method,
         headers: &head.headers,
         client: ctx.client,
+        sni: session.digest().and_then(arrival).and_then(|arrival| arrival.tls.as_ref()?.sni.as_deref()),
     };
     snapshot.table.lookup(&view).map(|index| snapshot.routes[index].clone())
 }

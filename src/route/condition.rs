@@ -1,8 +1,9 @@
 //! One condition on a request head.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, fmt, net::IpAddr};
 
 use http::{HeaderMap, HeaderName, Method, header};
+use ipnet::IpNet;
 
 use super::{canonical, pattern::Pattern};
 
@@ -14,6 +15,8 @@ pub(super) struct Head<'a> {
     pub(super) method: &'a Method,
     pub(super) headers: &'a HeaderMap,
     pub(super) client: IpAddr,
+    /// Lower case.
+    pub(super) sni: Option<&'a str>,
 }
 
 /// Host names are kept lower case and without a trailing dot.
@@ -37,13 +40,12 @@ pub(super) enum Condition {
     /// The key has this value; empty for a key without one.
     Query(String, String),
     QueryPattern(String, Pattern),
-    Client(Network),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Network {
-    address: IpAddr,
-    bits: u32,
+    /// The key is there, with any value.
+    QueryKey(String),
+    Client(IpNet),
+    Sni(String),
+    /// Exactly one label more than this domain.
+    SniUnder(String),
 }
 
 impl Condition {
@@ -63,8 +65,36 @@ impl Condition {
                 header_values(head, name).any(|found| pattern.matches(found))
             }
             Self::Query(key, value) => query_values(head, key).any(|found| *found == *value.as_bytes()),
+            Self::QueryKey(key) => query_values(head, key).next().is_some(),
             Self::QueryPattern(key, pattern) => query_values(head, key).any(|found| pattern.matches(&found)),
-            Self::Client(network) => network.contains(head.client),
+            Self::Client(network) => within(network, head.client),
+            Self::Sni(name) => head.sni == Some(name),
+            Self::SniUnder(domain) => head.sni.and_then(parent_domain) == Some(domain),
+        }
+    }
+}
+
+/// As a rule says it, or a `match` field where rules have no word for it.
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AnyHost => f.write_str("Host(`*`)"),
+            Self::Host(host) => write!(f, "Host(`{host}`)"),
+            Self::Subdomain(domain) => write!(f, "Host(`*.{domain}`)"),
+            Self::HostPattern(pattern) => write!(f, "HostRegexp({pattern:?})"),
+            Self::Path(path) => write!(f, "Path(`{path}`)"),
+            Self::PathPrefix(prefix) => write!(f, "PathPrefix(`{prefix}`)"),
+            Self::PathUnder(prefix) => write!(f, "path {prefix}"),
+            Self::PathPattern(pattern) => write!(f, "PathRegexp({pattern:?})"),
+            Self::Method(method) => write!(f, "Method(`{method}`)"),
+            Self::Header(name, value) => write!(f, "Header(`{name}`, `{value}`)"),
+            Self::HeaderPattern(name, pattern) => write!(f, "HeaderRegexp(`{name}`, {pattern:?})"),
+            Self::Query(key, value) => write!(f, "Query(`{key}`, `{value}`)"),
+            Self::QueryPattern(key, pattern) => write!(f, "QueryRegexp(`{key}`, {pattern:?})"),
+            Self::QueryKey(key) => write!(f, "query key {key}"),
+            Self::Client(network) => write!(f, "ClientIP(`{network}`)"),
+            Self::Sni(name) => write!(f, "SNI {name}"),
+            Self::SniUnder(domain) => write!(f, "SNI *.{domain}"),
         }
     }
 }
@@ -117,39 +147,17 @@ fn form_decoded(text: &str) -> Option<Cow<'_, [u8]>> {
     Some(Cow::Owned(out))
 }
 
-impl Network {
-    /// An address or a CIDR block; host bits of a block are ignored.
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let (address, bits) =
-            text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-        let address: IpAddr = address.parse().ok()?;
-        let width = width(address);
-        let bits = match bits {
-            Some(bits) if bits.bytes().all(|byte| byte.is_ascii_digit()) => bits.parse().ok()?,
-            Some(_) => return None,
-            None => width,
-        };
-        (bits <= width).then_some(Self { address, bits })
-    }
-
-    /// An IPv4 client seen through an IPv6 socket counts as IPv4.
-    fn contains(&self, client: IpAddr) -> bool {
-        let client = client.to_canonical();
-        let ignored = width(self.address) - self.bits;
-        width(client) == width(self.address)
-            && (number(client) ^ number(self.address)).checked_shr(ignored).unwrap_or(0) == 0
+/// An address or a CIDR block; host bits of a block are ignored.
+pub(super) fn network(text: &str) -> Option<IpNet> {
+    match text.parse::<IpAddr>() {
+        Ok(address) => Some(address.into()),
+        Err(_) => text.parse::<IpNet>().ok().map(|network| network.trunc()),
     }
 }
 
-fn width(address: IpAddr) -> u32 {
-    if address.is_ipv4() { 32 } else { 128 }
-}
-
-fn number(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => u128::from(address.to_bits()),
-        IpAddr::V6(address) => address.to_bits(),
-    }
+/// An IPv4 client seen through an IPv6 socket counts as IPv4.
+fn within(network: &IpNet, client: IpAddr) -> bool {
+    network.contains(&client.to_canonical())
 }
 
 #[cfg(test)]
@@ -169,11 +177,11 @@ mod tests {
             ("::1", "::1", true),
             ("::1", "::2", false),
         ] {
-            let network_ = Network::parse(network).unwrap();
-            assert_eq!(network_.contains(client.parse().unwrap()), expected, "{network} {client}");
+            let parsed = super::network(network).unwrap();
+            assert_eq!(within(&parsed, client.parse().unwrap()), expected, "{network} {client}");
         }
         for bad in ["1", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "x/8", ""] {
-            assert!(Network::parse(bad).is_none(), "{bad}");
+            assert!(network(bad).is_none(), "{bad}");
         }
     }
 

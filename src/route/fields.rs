@@ -23,7 +23,23 @@ pub(super) fn compile(fields: &Fields) -> Result<Expression, FieldError> {
             values.iter().map(|value| Condition::Header(name.clone(), value.clone())).collect(),
         );
     }
+    for (key, values) in &fields.query {
+        let conditions = match values.as_slice() {
+            [] => vec![Condition::QueryKey(key.clone())],
+            values => values.iter().map(|value| Condition::Query(key.clone(), value.clone())).collect(),
+        };
+        push_any(&mut all, conditions);
+    }
+    push_any(&mut all, fields.client_ip.iter().map(Condition::Client).collect());
+    push_any(&mut all, fields.sni.iter().map(|name| sni(name)).collect());
     Ok(Expression::All(all))
+}
+
+fn sni(name: &str) -> Condition {
+    match name.strip_prefix("*.") {
+        Some(domain) => Condition::SniUnder(domain.to_owned()),
+        None => Condition::Sni(name.to_owned()),
+    }
 }
 
 fn each(

@@ -29,7 +29,7 @@ struct Key {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum HostKey {
+pub(super) enum HostKey {
     Any,
     Exact(Arc<str>),
     Under(Arc<str>),
@@ -120,6 +120,32 @@ impl Prefixes {
                 }
             }
         }
+    }
+}
+
+/// The hosts of which a matching request has one.
+pub(super) fn hosts(expression: &Expression) -> Vec<HostKey> {
+    let mut hosts: Vec<HostKey> = Vec::new();
+    for key in keys(expression) {
+        if !hosts.contains(&key.host) {
+            hosts.push(key.host);
+        }
+    }
+    hosts
+}
+
+impl HostKey {
+    /// What is filed under hosts that one request may have together with this
+    /// one, seen from the narrower side: a domain does not list its hosts.
+    pub(super) fn may_meet<'a, T>(&self, by_host: &'a HashMap<Self, T>) -> impl Iterator<Item = &'a T> {
+        let everything = *self == Self::Any;
+        let under = match self {
+            Self::Exact(host) => parent_domain(host).map(|domain| Self::Under(domain.into())),
+            _ => None,
+        };
+        let keys = [Some(self.clone()), under, Some(Self::Any)];
+        let listed = keys.into_iter().flatten().filter_map(|key| by_host.get(&key));
+        by_host.values().filter(move |_| everything).chain(listed.filter(move |_| !everything))
     }
 }
 

@@ -6,9 +6,11 @@
 
 mod canonical;
 mod condition;
+mod conflict;
 mod expression;
 mod fields;
 mod index;
+mod overlap;
 mod pattern;
 mod priority;
 mod rule;
@@ -16,4 +18,4 @@ mod table;
 
 pub use canonical::sanitised_path;
 pub use priority::priority;
-pub use table::{RequestView, RouteError, Table};
+pub use table::{RequestView, RouteError, Table, Verdict};

@@ -10,7 +10,7 @@
 //! | exact path | 131,072 + 8 per byte |
 //! | path prefix | 16 + 8 per byte, the bytes counted up to 8,191 |
 //! | path pattern | 8 |
-//! | method, each header | 1, up to 7 |
+//! | method, each header, each query key, address, SNI | 1, up to 7 |
 //!
 //! Of several hosts or paths in one `match` the least specific one counts, so
 //! that an alternative never wins by its neighbour. A `match` with a host thus
@@ -41,7 +41,12 @@ pub fn priority(route: &Route) -> i64 {
 fn specificity(fields: &Fields) -> i64 {
     let host = fields.hosts.iter().map(|host| host_weight(host)).min().unwrap_or(0);
     let path = fields.paths.iter().map(|path| path_weight(path)).min().unwrap_or(0);
-    let conditions = usize::from(!fields.methods.is_empty()) + fields.headers.len();
+    let present = |given: bool| usize::from(given);
+    let conditions = fields.headers.len()
+        + fields.query.len()
+        + present(!fields.methods.is_empty())
+        + present(!fields.client_ip.is_empty())
+        + present(!fields.sni.is_empty());
     host + path + count(conditions, MOST_CONDITIONS)
 }
 
@@ -75,7 +80,7 @@ mod tests {
         let text = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
         let headers =
             (0..headers).map(|n| (format!("x-{n}").parse().unwrap(), vec!["1".to_owned()])).collect();
-        specificity(&Fields { hosts: text(hosts), paths: text(paths), methods: Vec::new(), headers })
+        specificity(&Fields { hosts: text(hosts), paths: text(paths), headers, ..Fields::default() })
     }
 
     #[test]

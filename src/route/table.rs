@@ -1,6 +1,6 @@
 //! All routes, compiled. Built once per configuration, read without locks.
 
-use std::{cmp::Reverse, collections::HashMap, net::IpAddr};
+use std::{cmp::Reverse, net::IpAddr};
 
 use http::{HeaderMap, Method};
 use thiserror::Error;
@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::{
     canonical,
     condition::Head,
+    conflict::conflicts,
     expression::Expression,
     fields,
     index::{Index, Rank},
@@ -32,6 +33,8 @@ pub struct RequestView<'a> {
     pub headers: &'a HeaderMap,
     /// The peer of the connection, never a forwarded address.
     pub client: IpAddr,
+    /// What the TLS client asked for, in lower case; none in plaintext.
+    pub sni: Option<&'a str>,
 }
 
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -40,7 +43,9 @@ pub enum RouteError {
     Rule { route: Name, rule: String, offset: usize, reason: String },
     #[error("route {route}: {field} `{value}`: {reason}")]
     Field { route: Name, field: &'static str, value: String, reason: String },
-    #[error("routes {first} and {second} match the same requests with the same priority {priority}")]
+    #[error(
+        "routes {first} and {second} match the same requests with the same priority {priority}; give one a higher `priority`"
+    )]
     Conflict { first: Name, second: Name, priority: i64 },
 }
 
@@ -53,18 +58,19 @@ pub struct Table {
     index: Index,
 }
 
-struct Entry {
+pub(super) struct Entry {
     /// Position in the routes the table was built from.
-    route: usize,
-    expression: Expression,
+    pub(super) route: usize,
+    pub(super) expression: Expression,
     /// Empty means all but [`ADMIN`].
     entrypoints: Box<[Name]>,
 }
 
 impl Table {
     /// Compiles all routes, or reports everything that is wrong with them.
-    /// Routes of equal priority are ordered by name, so that a reload changes
-    /// nothing; two with the same matcher on a common entrypoint are an error.
+    /// Two of equal priority on a common entrypoint that match the same requests
+    /// are an error. Where that cannot be told, as with patterns, they are
+    /// ordered by name, so that a reload changes nothing.
     pub fn build(routes: &[Route]) -> Result<Self, Vec<RouteError>> {
         let mut errors = Vec::new();
         let mut entries: Vec<Entry> = Vec::with_capacity(routes.len());
@@ -99,14 +105,7 @@ impl Table {
     pub fn lookup(&self, view: &RequestView<'_>) -> Option<usize> {
         let host = canonical::host(view.host);
         let path = canonical::routing_path(view.path);
-        let head = Head {
-            host: &host,
-            path: &path,
-            query: view.query,
-            method: view.method,
-            headers: view.headers,
-            client: view.client,
-        };
+        let head = head(view, &host, &path);
         let matches = |rank| {
             let entry = self.entry(rank);
             entry.is_on(view.entrypoint) && entry.expression.matches(&head)
@@ -114,8 +113,47 @@ impl Table {
         self.index.first(&host, &path, matches).map(|rank| self.entry(rank).route)
     }
 
+    /// How a request fares with every route, in order of priority: the first
+    /// that matches is the one that [`Table::lookup`] finds. For people, not
+    /// for requests: it looks at all routes.
+    pub fn explain(&self, routes: &[Route], view: &RequestView<'_>) -> Vec<Verdict> {
+        let host = canonical::host(view.host);
+        let path = canonical::routing_path(view.path);
+        let head = head(view, &host, &path);
+        let verdict = |entry: &Entry| {
+            let mut unmet = entry.expression.unmet(&head);
+            if !entry.is_on(view.entrypoint) {
+                unmet.push(format!("is not on entrypoint {}", view.entrypoint));
+            }
+            Verdict { route: entry.route, priority: priority(&routes[entry.route]), unmet }
+        };
+        self.entries.iter().map(verdict).collect()
+    }
+
     fn entry(&self, rank: Rank) -> &Entry {
         &self.entries[rank as usize]
+    }
+}
+
+/// A route and what of it a request does not meet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The position in the routes given to [`Table::build`].
+    pub route: usize,
+    pub priority: i64,
+    /// Empty if the route matches.
+    pub unmet: Vec<String>,
+}
+
+fn head<'a>(view: &RequestView<'a>, host: &'a str, path: &'a [u8]) -> Head<'a> {
+    Head {
+        host,
+        path,
+        query: view.query,
+        method: view.method,
+        headers: view.headers,
+        client: view.client,
+        sni: view.sni,
     }
 }
 
@@ -127,7 +165,7 @@ impl Entry {
         self.entrypoints.iter().any(|name| name.as_str() == entrypoint)
     }
 
-    fn shares_entrypoint(&self, other: &Self) -> bool {
+    pub(super) fn shares_entrypoint(&self, other: &Self) -> bool {
         match (self.entrypoints.is_empty(), other.entrypoints.is_empty()) {
             (true, true) => true,
             (true, false) => other.entrypoints.iter().any(|name| self.is_on(name.as_str())),
@@ -151,24 +189,6 @@ fn compile(route: &Route) -> Result<Expression, RouteError> {
             reason: error.reason,
         }),
     }
-}
-
-/// Each route against the earlier ones of its priority and matcher.
-fn conflicts(entries: &[Entry], routes: &[Route]) -> Vec<RouteError> {
-    let mut seen: HashMap<(i64, String), Vec<&Entry>> = HashMap::with_capacity(entries.len());
-    let mut errors = Vec::new();
-    for entry in entries {
-        let route = &routes[entry.route];
-        let priority = priority(route);
-        // The debug text names every part of an expression, so it is its identity.
-        let same = seen.entry((priority, format!("{:?}", entry.expression))).or_default();
-        if let Some(other) = same.iter().find(|other| other.shares_entrypoint(entry)) {
-            let first = routes[other.route].name.clone();
-            errors.push(RouteError::Conflict { first, second: route.name.clone(), priority });
-        }
-        same.push(entry);
-    }
-    errors
 }
 
 #[cfg(test)]

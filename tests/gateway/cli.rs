@@ -55,6 +55,50 @@ async fn check_refuses_a_rule_that_does_not_parse() {
     assert!(told.contains("odd") && told.contains("Bad"), "{told}");
 }
 
+#[tokio::test]
+async fn check_refuses_routes_between_which_nobody_could_say_who_wins() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("gateway.yaml");
+    let service = "services: { echo: { targets: [{ url: \"http://127.0.0.1:1\" }] } }";
+    let routes = "routes:\n  one: { rule: \"Host(`a.x`)\", priority: 5, service: echo }\n  \
+                  two: { rule: \"PathPrefix(`/a`)\", priority: 5, service: echo }";
+    std::fs::write(&file, format!("version: 1\n{service}\n{routes}\n")).unwrap();
+
+    let told = refusal(file.to_str().unwrap()).await;
+
+    assert!(told.contains("one") && told.contains("two") && told.contains("priority 5"), "{told}");
+}
+
+#[tokio::test]
+async fn explain_names_the_route_its_service_and_what_came_close() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("gateway.yaml");
+    let config = "version: 1
+entrypoints: { web: { address: \"127.0.0.1:0\" } }
+services: { items: { targets: [{ url: \"http://10.0.0.1:9000\" }] } }
+middlewares: { ids: { request_id: {} } }
+routes:
+  write: { rule: \"Host(`a.x`) && PathPrefix(`/v2`) && Method(`POST`)\", service: items }
+  read: { rule: \"Host(`a.x`) && PathPrefix(`/v2`)\", strip_path: /v2, chain: [ids], service: items }
+";
+    std::fs::write(&file, config).unwrap();
+    let path = file.to_str().unwrap();
+
+    let output = run(&["explain", "--config", path, "GET", "http://a.x/v2/list"]).await;
+
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let parts =
+        ["route read", "ids (request_id)", "/list to one of 10.0.0.1:9000", "write, but not Method(`POST`)"];
+    for part in parts {
+        assert!(told.contains(part), "{part} is not told: {told}");
+    }
+
+    let nowhere = run(&["explain", "--config", path, "GET", "http://b.x/"]).await;
+    assert!(String::from_utf8_lossy(&nowhere.stdout).contains("no route: 404"), "{nowhere:?}");
+    assert_eq!(run(&["explain", "--config", path, "GET", "nonsense"]).await.status.code(), Some(2));
+}
+
 /// What `check` says about a file that it refuses.
 async fn refusal(path: &str) -> String {
     let output = run(&["check", path]).await;

@@ -56,7 +56,7 @@ fn redirect(name: &Name, item: &Item<'_>) -> Option<Name> {
 }
 
 /// Addresses and networks; every one given, so that nobody is trusted by accident.
-fn networks(item: &Item<'_>) -> Networks {
+pub(super) fn networks(item: &Item<'_>) -> Networks {
     if item.items().is_some_and(|items| items.is_empty()) {
         item.fail::<()>("at least one network is needed, such as 10.0.0.0/8");
     }

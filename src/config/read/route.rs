@@ -9,7 +9,7 @@ use crate::config::{
     scalar::{self, Refusal},
 };
 
-use super::{middleware::header, named};
+use super::{entrypoint::networks, middleware::header, named};
 
 /// In the order of their names.
 pub(super) fn routes(item: &Item<'_>) -> Vec<Route> {
@@ -57,10 +57,13 @@ fn match_fields(item: &Item<'_>) -> Option<MatchFields> {
             paths: f.take("paths").map(|item| item.list(|item| item.parse(path))).unwrap_or_default(),
             methods: f.take("methods").map(|item| item.list(|item| item.parse(method))).unwrap_or_default(),
             headers: f.take("headers").map(|item| headers(&item)).unwrap_or_default(),
+            query: f.take("query").map(|item| query(&item)).unwrap_or_default(),
+            client_ip: f.take("client_ip").map(|item| networks(&item)).unwrap_or_default(),
+            sni: f.take("sni").map(|item| item.list(|item| item.parse(scalar::host))).unwrap_or_default(),
         })
     })?;
     if item.named().is_empty() {
-        return item.fail("one of hosts, paths, methods, headers is needed");
+        return item.fail("one of hosts, paths, methods, headers, query, client_ip, sni is needed");
     }
     Some(fields)
 }
@@ -84,15 +87,27 @@ fn method(text: &str) -> scalar::Result<Method> {
     Ok(method)
 }
 
+/// Each key with one value or a list of them; nothing after it: the key is enough.
+fn query(item: &Item<'_>) -> Vec<(String, Vec<String>)> {
+    item.named().into_iter().map(|(key, item)| (key.to_owned(), values(&item))).collect()
+}
+
+fn values(item: &Item<'_>) -> Vec<String> {
+    let text = |item: &Item<'_>| item.parse(|text| Ok(text.to_owned()));
+    if item.is_list() {
+        item.list(text)
+    } else if item.is_null() {
+        Vec::new()
+    } else {
+        text(item).into_iter().collect()
+    }
+}
+
 /// Each header with one value or a list of them.
 fn headers(item: &Item<'_>) -> Vec<(http::HeaderName, Vec<String>)> {
     let mut headers = Vec::new();
     for (key, item) in item.named() {
-        let values = if item.is_list() {
-            item.list(|item| item.parse(|text| Ok(text.to_owned())))
-        } else {
-            item.parse(|text| Ok(text.to_owned())).into_iter().collect()
-        };
+        let values = values(&item);
         match header(key) {
             Ok(name) => headers.push((name, values)),
             Err(refusal) => {

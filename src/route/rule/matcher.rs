@@ -4,7 +4,7 @@ use http::HeaderName;
 
 use super::{Argument, RuleError};
 use crate::route::{
-    condition::{Condition, Network},
+    condition::{self, Condition},
     pattern::Pattern,
 };
 
@@ -67,7 +67,8 @@ fn one(matcher: &str, first: &Argument, second: Option<&Argument>) -> Result<Con
         ("Query", Some(value)) => Condition::Query(first.value.clone(), value.value.clone()),
         ("Query" | "QueryRegexp", None) => Condition::Query(first.value.clone(), String::new()),
         _ => Condition::Client(
-            Network::parse(&first.value).ok_or_else(|| first.error("expected an address or a CIDR block"))?,
+            condition::network(&first.value)
+                .ok_or_else(|| first.error("expected an address or a CIDR block"))?,
         ),
     })
 }

@@ -43,6 +43,7 @@ impl Sent {
             method: &self.method,
             headers: &self.headers,
             client: self.client,
+            sni: None,
         })
     }
 }

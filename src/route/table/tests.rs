@@ -53,6 +53,7 @@ fn lookup(table: &Table, entrypoint: &str, host: &str, path: &str) -> Option<usi
         method: &Method::GET,
         headers: &HeaderMap::new(),
         client: [192, 0, 2, 1].into(),
+        sni: None,
     })
 }
 
@@ -120,6 +121,7 @@ fn fields_are_all_needed_and_any_value_will_do() {
             method: &method,
             headers: &headers,
             client: [192, 0, 2, 1].into(),
+            sni: None,
         };
         table.lookup(&view).is_some()
     };
@@ -185,13 +187,109 @@ fn the_same_matcher_twice_is_a_conflict() {
 }
 
 #[test]
-fn ties_are_ordered_by_name() {
-    let tie = |text: &str| Route {
-        priority: Some(5),
-        ..rule(text, &format!("PathPrefix(`/{text}`) || Host(`h`)"))
+fn ties_that_cannot_be_told_are_ordered_by_name() {
+    let tie = |text: &str| Route { priority: Some(5), ..rule(text, &format!("PathRegexp(`{text}`)")) };
+    assert_eq!(find(&[tie("b"), tie("a")], "h", "/ab"), Some("a"));
+    assert_eq!(find(&[tie("a"), tie("b")], "h", "/ab"), Some("a"));
+}
+
+#[test]
+fn routes_that_overlap_with_one_priority_are_a_conflict() {
+    let tie = |name: &str, text: &str| Route { priority: Some(5), ..rule(name, text) };
+    for (left, right, conflict) in [
+        ("Host(`a.x`)", "PathPrefix(`/a`)", true),
+        ("Host(`a.x`) && PathPrefix(`/b`)", "Host(`*.x`) && PathPrefix(`/b/c`)", true),
+        ("Host(`a.x`) && PathPrefix(`/b/c`)", "Host(`*.x`) && PathPrefix(`/b`)", true),
+        ("Host(`a.x`)", "Host(`b.x`)", false),
+        ("Host(`a.x`) && Method(`GET`)", "Host(`a.x`) && Method(`PUT`)", false),
+    ] {
+        for routes in [[tie("l", left), tie("r", right)], [tie("r", left), tie("l", right)]] {
+            assert_eq!(Table::build(&routes).is_err(), conflict, "{left} | {right}");
+        }
+        let apart = [on(tie("l", left), &["web"]), on(tie("r", right), &["other"])];
+        assert!(Table::build(&apart).is_ok(), "{left} | {right}");
+    }
+}
+
+#[test]
+fn what_is_told_of_overlaps_holds_for_requests() {
+    let mut dice = Dice(11);
+    let mut told = 0;
+    for _ in 0..3_000 {
+        let (left, right) = (dice.rule(2), dice.rule(2));
+        let parse = |text: &str| rule::parse(text).map_err(|error| error.reason).unwrap();
+        let (a, b) = (parse(&left), parse(&right));
+        if crate::route::overlap::overlap(&a, &b) != Some(false) {
+            continue;
+        }
+        told += 1;
+        for host in ["a.x", "b.x", "c.x", "x", ""] {
+            for path in ["/", "/a", "/ab", "/a/b", "/a/bc", "/b", "/c", "*"] {
+                assert!(!(holds(&a, host, path) && holds(&b, host, path)), "{left} | {right}: {host}{path}");
+            }
+        }
+    }
+    assert!(told > 100, "{told}");
+}
+
+#[test]
+fn query_address_and_sni_are_fields_too() {
+    let fields = Fields {
+        query: vec![("v".into(), vec!["1".into(), "2".into()]), ("flag".into(), vec![])],
+        client_ip: crate::config::Networks::new(["192.0.2.0/24".parse().unwrap()]),
+        sni: vec!["*.x".into()],
+        ..Fields::default()
     };
-    assert_eq!(find(&[tie("b"), tie("a")], "h", "/"), Some("a"));
-    assert_eq!(find(&[tie("a"), tie("b")], "h", "/"), Some("a"));
+    let table = Table::build(&[route("r", Matcher::Fields(fields))]).unwrap();
+    let found = |query: &str, client: [u8; 4], sni: Option<&str>| {
+        let headers = HeaderMap::new();
+        let view = RequestView {
+            entrypoint: "web",
+            host: "h",
+            path: "/",
+            query: Some(query),
+            method: &Method::GET,
+            headers: &headers,
+            client: client.into(),
+            sni,
+        };
+        table.lookup(&view).is_some()
+    };
+    assert!(found("v=2&flag", [192, 0, 2, 9], Some("a.x")));
+    assert!(found("flag=z&v=1", [192, 0, 2, 9], Some("a.x")));
+    assert!(!found("v=3&flag", [192, 0, 2, 9], Some("a.x")));
+    assert!(!found("v=1", [192, 0, 2, 9], Some("a.x")));
+    assert!(!found("v=1&flag", [192, 0, 3, 9], Some("a.x")));
+    assert!(!found("v=1&flag", [192, 0, 2, 9], Some("a.b.x")));
+    assert!(!found("v=1&flag", [192, 0, 2, 9], None));
+}
+
+#[test]
+fn an_explanation_says_what_is_missing() {
+    let routes = [
+        rule("post", "Host(`a.x`) && PathPrefix(`/v1`) && Method(`POST`)"),
+        rule("get", "Host(`a.x`) && PathPrefix(`/v1`)"),
+        on(rule("elsewhere", "Host(`a.x`)"), &["other"]),
+    ];
+    let table = Table::build(&routes).unwrap();
+    let headers = HeaderMap::new();
+    let view = RequestView {
+        entrypoint: "web",
+        host: "a.x",
+        path: "/v1/x",
+        query: None,
+        method: &Method::GET,
+        headers: &headers,
+        client: [192, 0, 2, 1].into(),
+        sni: None,
+    };
+    let verdicts: Vec<_> = table
+        .explain(&routes, &view)
+        .into_iter()
+        .map(|verdict| (routes[verdict.route].name.to_string(), verdict.unmet.join("; ")))
+        .collect();
+    let expected = [("post", "Method(`POST`)"), ("get", ""), ("elsewhere", "is not on entrypoint web")];
+    assert_eq!(verdicts, expected.map(|(name, unmet)| (name.to_owned(), unmet.to_owned())));
 }
 
 /// A small generator, seeded, so that a failure can be repeated.
@@ -263,6 +361,7 @@ fn holds(expression: &Expression, host: &str, path: &str) -> bool {
         method: &Method::GET,
         headers: &HeaderMap::new(),
         client: [192, 0, 2, 1].into(),
+        sni: None,
     })
 }
 
