@@ -4,7 +4,7 @@
 mod inspect;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Weak},
@@ -12,6 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use parking_lot::RwLock;
 use pingora::proxy::HttpProxy;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -29,7 +30,7 @@ use crate::{
     route,
     server::{self, DoorError, Doors, FrontEvents},
     state::{self, Secrets},
-    telemetry::{self, AccessLog, Metrics},
+    telemetry::{self, AccessLog, EntrypointMetrics, Metrics, Shed},
     upstream::{Clusters, Connections, Cooling},
 };
 
@@ -188,7 +189,7 @@ async fn rooms(config: &Config) -> anyhow::Result<Arc<Shared>> {
 
 fn doors(shared: &Arc<Shared>) -> std::io::Result<Arc<Doors<HttpProxy<Corridor>>>> {
     let engine = server::http_proxy(Corridor::new(shared.clone()), IDLE, UPSTREAM_POOL, MAX_RETRIES);
-    Doors::new(engine, Arc::new(Events(shared.metrics.clone())))
+    Doors::new(engine, Arc::new(Events::new(shared.metrics.clone())))
 }
 
 /// Other nodes seal and remove secrets in the shared store, too.
@@ -227,27 +228,49 @@ impl Listeners for Entrance {
 }
 
 /// Connections that never become requests, in the metrics.
-struct Events(Arc<Metrics>);
+struct Events {
+    metrics: Arc<Metrics>,
+    /// A few names, looked up for each connection.
+    entrypoints: RwLock<HashMap<String, Arc<EntrypointMetrics>>>,
+}
+
+impl Events {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, entrypoints: RwLock::default() }
+    }
+
+    fn of(&self, entrypoint: &str) -> Arc<EntrypointMetrics> {
+        if let Some(known) = self.entrypoints.read().get(entrypoint) {
+            return known.clone();
+        }
+        let new = self.metrics.entrypoint(entrypoint);
+        self.entrypoints.write().entry(entrypoint.to_owned()).or_insert(new).clone()
+    }
+}
 
 impl FrontEvents for Events {
     fn connection_opened(&self, entrypoint: &str) {
-        self.0.entrypoint(entrypoint).opened();
+        self.of(entrypoint).opened();
     }
 
     fn connection_closed(&self, entrypoint: &str) {
-        self.0.entrypoint(entrypoint).closed();
+        self.of(entrypoint).closed();
     }
 
-    fn connection_shed(&self, entrypoint: &str) {
-        self.0.entrypoint(entrypoint).shed();
+    fn connection_shed(&self, entrypoint: &str, why: Shed) {
+        self.of(entrypoint).shed(why);
+    }
+
+    fn accept_failed(&self, entrypoint: &str) {
+        self.of(entrypoint).accept_failed();
     }
 
     fn handshake_failed(&self, entrypoint: &str, _: &'static str) {
-        self.0.entrypoint(entrypoint).tls_failed();
+        self.of(entrypoint).tls_failed();
     }
 
     fn refused(&self, entrypoint: &str, status: u16) {
         tracing::debug!(entrypoint, status, "malformed request refused");
-        self.0.entrypoint(entrypoint).refused();
+        self.of(entrypoint).refused();
     }
 }
