@@ -5,7 +5,7 @@ mod explain;
 mod inspect;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Weak},
@@ -13,6 +13,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use parking_lot::RwLock;
 use pingora::proxy::HttpProxy;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -30,7 +31,7 @@ use crate::{
     route,
     server::{self, DoorError, Doors, FrontEvents},
     state::{self, Secrets},
-    telemetry::{self, AccessLog, Metrics},
+    telemetry::{self, AccessLog, EntrypointMetrics, Metrics, Shed},
     upstream::{Clusters, Connections, Cooling},
 };
 
@@ -191,7 +192,7 @@ async fn rooms(config: &Config) -> anyhow::Result<Arc<Shared>> {
 
 fn doors(shared: &Arc<Shared>) -> std::io::Result<Arc<Doors<HttpProxy<Corridor>>>> {
     let engine = server::http_proxy(Corridor::new(shared.clone()), IDLE, UPSTREAM_POOL, MAX_RETRIES);
-    Doors::new(engine, Arc::new(Events(shared.metrics.clone())))
+    Doors::new(engine, Arc::new(Events::new(shared.metrics.clone())))
 }
 
 /// Other nodes seal and remove secrets in the shared store, too.
@@ -230,27 +231,49 @@ impl Listeners for Entrance {
 }
 
 /// Connections that never become requests, in the metrics.
-struct Events(Arc<Metrics>);
+struct Events {
+    metrics: Arc<Metrics>,
+    /// A few names, looked up for each connection.
+    entrypoints: RwLock<HashMap<String, Arc<EntrypointMetrics>>>,
+}
+
+impl Events {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, entrypoints: RwLock::default() }
+    }
+
+    fn of(&self, entrypoint: &str) -> Arc<EntrypointMetrics> {
+        if let Some(known) = self.entrypoints.read().get(entrypoint) {
+            return known.clone();
+        }
+        let new = self.metrics.entrypoint(entrypoint);
+        self.entrypoints.write().entry(entrypoint.to_owned()).or_insert(new).clone()
+    }
+}
 
 impl FrontEvents for Events {
     fn connection_opened(&self, entrypoint: &str) {
-        self.0.entrypoint(entrypoint).opened();
+        self.of(entrypoint).opened();
     }
 
     fn connection_closed(&self, entrypoint: &str) {
-        self.0.entrypoint(entrypoint).closed();
+        self.of(entrypoint).closed();
     }
 
-    fn connection_shed(&self, entrypoint: &str) {
-        self.0.entrypoint(entrypoint).shed();
+    fn connection_shed(&self, entrypoint: &str, why: Shed) {
+        self.of(entrypoint).shed(why);
+    }
+
+    fn accept_failed(&self, entrypoint: &str) {
+        self.of(entrypoint).accept_failed();
     }
 
     fn handshake_failed(&self, entrypoint: &str, _: &'static str) {
-        self.0.entrypoint(entrypoint).tls_failed();
+        self.of(entrypoint).tls_failed();
     }
 
     fn refused(&self, entrypoint: &str, status: u16) {
         tracing::debug!(entrypoint, status, "malformed request refused");
-        self.0.entrypoint(entrypoint).refused();
+        self.of(entrypoint).refused();
     }
 }

@@ -6,23 +6,21 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pingora::apps::HttpServerApp;
 use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::TcpListener,
     sync::watch,
     task::{JoinHandle, JoinSet},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
     CertificateError, FrontEvents,
-    front::{Front, Policy},
+    doorman::{Building, Doorman},
+    front::Policy,
+    sockets::{self, Inherited, Socket},
+    ticket::House,
     tls::{TlsBasis, TlsPolicy},
 };
 use crate::config::{Name, entrypoint::Entrypoint};
-
-/// Connections the kernel holds for us while we are busy.
-const BACKLOG: u32 = 4096;
-/// Out of descriptors: accepting again at once would spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Debug, thiserror::Error)]
 pub enum DoorError {
@@ -39,15 +37,10 @@ pub struct Doors<A> {
     building: Building<A>,
     basis: TlsBasis,
     open: Mutex<Vec<Door>>,
+    /// Passed to us and not yet used.
+    inherited: Mutex<Vec<Inherited>>,
     /// One [`Doors::apply`] or [`Doors::drain`] at a time.
     turn: tokio::sync::Mutex<()>,
-}
-
-/// What every door shares.
-struct Building<A> {
-    app: Arc<A>,
-    events: Arc<dyn FrontEvents>,
-    connections: Arc<watch::Sender<usize>>,
 }
 
 struct Door {
@@ -56,6 +49,7 @@ struct Door {
     asked: SocketAddr,
     bound: SocketAddr,
     policy: Arc<ArcSwap<Policy>>,
+    listener: Arc<TcpListener>,
     closing: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -106,9 +100,47 @@ where
     /// # Errors
     /// When no key for session tickets can be made (no randomness).
     pub fn new(app: Arc<A>, events: Arc<dyn FrontEvents>) -> io::Result<Arc<Self>> {
-        let building = Building { app, events, connections: Arc::new(watch::Sender::new(0)) };
+        let building = Building {
+            app,
+            events,
+            house: Arc::new(House::new()),
+            accepting: Arc::new(watch::Sender::new(true)),
+        };
         let basis = TlsBasis::new().map_err(io::Error::other)?;
-        Ok(Arc::new(Self { building, basis, open: Mutex::default(), turn: tokio::sync::Mutex::default() }))
+        Ok(Arc::new(Self {
+            building,
+            basis,
+            open: Mutex::default(),
+            inherited: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// Beyond `max` open connections over all entrypoints new ones are shed.
+    pub fn limit_connections(&self, max: usize) {
+        self.building.house.limit(max);
+    }
+
+    /// Sockets for the next [`Doors::apply`], which uses those that fit an
+    /// entrypoint by name, else by address, and closes the others.
+    pub fn inherit(&self, sockets: Vec<Inherited>) {
+        self.inherited.lock().extend(sockets);
+    }
+
+    /// While `false`, doors open without accepting: clients wait in the backlog
+    /// of the kernel. `true` from the start.
+    pub fn accept(&self, accepting: bool) {
+        self.building.accepting.send_replace(accepting);
+    }
+
+    /// The listening sockets, to be passed to another process.
+    pub fn sockets(&self) -> Vec<Socket> {
+        let socket = |door: &Door| Socket {
+            name: door.name.clone(),
+            asked: door.asked,
+            listener: door.listener.clone(),
+        };
+        self.open.lock().iter().map(socket).collect()
     }
 
     /// Makes the listeners what `entrypoints` says. Certificates are read and
@@ -121,6 +153,9 @@ where
     pub async fn apply(&self, entrypoints: &BTreeMap<Name, Entrypoint>) -> Result<(), Vec<DoorError>> {
         let _turn = self.turn.lock().await;
         let plans = self.plan(entrypoints)?;
+        for unused in self.inherited.lock().drain(..) {
+            tracing::warn!(socket = ?unused.listener, name = unused.name, "no entrypoint for an inherited socket");
+        }
         let mut open = self.open.lock();
         let mut before: Vec<Option<Door>> = std::mem::take(&mut *open).into_iter().map(Some).collect();
         for plan in plans {
@@ -151,7 +186,7 @@ where
 
     /// Open connections on all entrypoints, removed ones included.
     pub fn connections(&self) -> usize {
-        *self.building.connections.borrow()
+        self.building.house.open()
     }
 
     /// Closes all doors but the one named `last`, as [`Doors::drain`] does: what
@@ -178,19 +213,20 @@ where
         let until = Instant::now() + deadline;
         let clean = close_all(doors, deadline).await;
         // Entrypoints removed earlier may still be closing.
-        let mut connections = self.building.connections.subscribe();
-        let none = connections.wait_for(|open| *open == 0);
-        timeout_at(until, none).await.is_ok_and(|waited| waited.is_ok()) && clean
+        timeout_at(until, self.building.house.emptied()).await.is_ok() && clean
     }
 
     fn plan(&self, entrypoints: &BTreeMap<Name, Entrypoint>) -> Result<Vec<Plan>, Vec<DoorError>> {
         let mut kept = self.keep(entrypoints);
+        let mut passed = self.passed(entrypoints, &kept);
         let (mut plans, mut errors) = (Vec::new(), Vec::new());
         for (name, entrypoint) in entrypoints {
             let policy = self.policy(name, entrypoint);
             let source = match kept.remove(name) {
                 Some(index) => Ok(Source::Kept(index)),
-                None => bind(entrypoint.address)
+                None => passed
+                    .remove(name)
+                    .map_or_else(|| sockets::bind(entrypoint.address), Inherited::open)
                     .map(|(listener, bound)| Source::Bound(listener, bound))
                     .map_err(|source| DoorError::Bind {
                         entrypoint: name.clone(),
@@ -232,6 +268,29 @@ where
         kept
     }
 
+    /// Which entrypoint without an open door gets which inherited socket.
+    fn passed(
+        &self,
+        entrypoints: &BTreeMap<Name, Entrypoint>,
+        kept: &BTreeMap<Name, usize>,
+    ) -> BTreeMap<Name, Inherited> {
+        let mut inherited = self.inherited.lock();
+        let mut passed = BTreeMap::new();
+        let fits: [fn(&Inherited, &Name, SocketAddr) -> bool; 2] =
+            [Inherited::is_named, |socket, _, address| socket.is_at(address)];
+        for fits in fits {
+            for (name, entrypoint) in entrypoints {
+                if kept.contains_key(name) || passed.contains_key(name) {
+                    continue;
+                }
+                if let Some(index) = inherited.iter().position(|s| fits(s, name, entrypoint.address)) {
+                    passed.insert(name.clone(), inherited.swap_remove(index));
+                }
+            }
+        }
+        passed
+    }
+
     fn policy(&self, name: &Name, entrypoint: &Entrypoint) -> Result<Policy, DoorError> {
         let load = |tls| TlsPolicy::load(&self.basis, tls);
         let tls = entrypoint.tls.as_ref().map(load).transpose();
@@ -244,29 +303,22 @@ where
             tls,
             timeouts: entrypoint.timeouts.clone(),
             limits: entrypoint.limits.clone(),
+            proxy_protocol: entrypoint.proxy_protocol.clone(),
         })
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Connections of a previous process in TIME_WAIT must not keep us out.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    let listener = socket.listen(BACKLOG)?;
-    let bound = listener.local_addr()?;
-    Ok((listener, bound))
-}
-
 impl Door {
     /// Stops accepting; `false` if connections had to be cut after `patience`.
-    async fn close(mut self, patience: Duration) -> bool {
-        self.closing.send_replace(true);
-        let finished = timeout(patience, &mut self.task).await.is_ok();
+    async fn close(self, patience: Duration) -> bool {
+        let Self { mut task, listener, closing, .. } = self;
+        drop(listener);
+        closing.send_replace(true);
+        let finished = timeout(patience, &mut task).await.is_ok();
         if !finished {
-            self.task.abort();
+            task.abort();
             // Cancelled by us, so its result says nothing.
-            let _ = self.task.await;
+            let _ = task.await;
         }
         finished
     }
@@ -285,97 +337,10 @@ where
         policy: Arc<Policy>,
     ) -> Door {
         let policy = Arc::new(ArcSwap::new(policy));
+        let listener = Arc::new(listener);
         let (closing, closed) = watch::channel(false);
-        let doorman = Doorman {
-            building: Building {
-                app: self.app.clone(),
-                events: self.events.clone(),
-                connections: self.connections.clone(),
-            },
-            policy: policy.clone(),
-            closing: closed,
-            inside: JoinSet::new(),
-        };
-        let task = tokio::spawn(doorman.work(listener));
-        Door { name, asked, bound, policy, closing, task }
-    }
-}
-
-/// Accepts for one door and waits for its connections. Dropped, it cuts them.
-struct Doorman<A> {
-    building: Building<A>,
-    policy: Arc<ArcSwap<Policy>>,
-    closing: watch::Receiver<bool>,
-    inside: JoinSet<()>,
-}
-
-impl<A> Doorman<A>
-where
-    A: HttpServerApp + Send + Sync + 'static,
-{
-    async fn work(mut self, listener: TcpListener) {
-        loop {
-            tokio::select! {
-                biased;
-                _ = self.closing.changed() => break,
-                Some(_) = self.inside.join_next() => {}
-                accepted = listener.accept() => match accepted {
-                    Ok((tcp, peer)) => self.admit(tcp, peer),
-                    Err(error) => {
-                        tracing::warn!(%error, entrypoint = &*self.policy.load().entrypoint, "cannot accept");
-                        sleep(ACCEPT_PAUSE).await;
-                    }
-                },
-            }
-        }
-        drop(listener);
-        while self.inside.join_next().await.is_some() {}
-    }
-
-    fn admit(&mut self, tcp: TcpStream, peer: SocketAddr) {
-        let policy = self.policy.load_full();
-        if self.inside.len() >= policy.limits.max_connections {
-            // Closed, not queued: a client that is refused goes elsewhere, one
-            // that waits in the backlog times out.
-            self.building.events.connection_shed(&policy.entrypoint);
-            return;
-        }
-        // Small SSE chunks would wait some 40 ms for an acknowledgement.
-        if tcp.set_nodelay(true).is_err() {
-            return;
-        }
-        let counted = Counted::new(&self.building, policy.entrypoint.clone());
-        let front = Front {
-            app: self.building.app.clone(),
-            events: self.building.events.clone(),
-            policy,
-            closing: self.closing.clone(),
-        };
-        self.inside.spawn(async move {
-            let _counted = counted;
-            front.serve(tcp, peer).await;
-        });
-    }
-}
-
-/// An open connection in the count and the metrics.
-struct Counted {
-    connections: Arc<watch::Sender<usize>>,
-    events: Arc<dyn FrontEvents>,
-    entrypoint: Arc<str>,
-}
-
-impl Counted {
-    fn new<A>(building: &Building<A>, entrypoint: Arc<str>) -> Self {
-        building.connections.send_modify(|open| *open += 1);
-        building.events.connection_opened(&entrypoint);
-        Self { connections: building.connections.clone(), events: building.events.clone(), entrypoint }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.connections.send_modify(|open| *open -= 1);
-        self.events.connection_closed(&self.entrypoint);
+        let doorman = Doorman::new(self.clone(), policy.clone(), closed);
+        let task = tokio::spawn(doorman.work(listener.clone()));
+        Door { name, asked, bound, policy, listener, closing, task }
     }
 }

@@ -12,17 +12,21 @@ use pingora::{
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::{
     FrontEvents,
     connection::{Allowance, Connection},
     head::{self, Framing, Refusal, Scan},
+    ticket::Ticket,
     tls::{self, TlsPolicy},
 };
 use crate::{
-    config::entrypoint::{Limits, Timeouts},
+    config::{
+        Networks,
+        entrypoint::{Limits, Timeouts},
+    },
     proxy::Arrival,
 };
 
@@ -33,6 +37,10 @@ const PREFACE_HEAD: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a refused client may take to read why.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long a closing door waits for the next request on a connection that was
+/// told it may be used again: that one is answered with `Connection: close`
+/// instead of with a connection that is gone.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// What new connections of an entrypoint get; replaced whole on reload.
 pub(super) struct Policy {
@@ -40,6 +48,8 @@ pub(super) struct Policy {
     pub(super) tls: Option<TlsPolicy>,
     pub(super) timeouts: Timeouts,
     pub(super) limits: Limits,
+    /// Who says by the PROXY protocol which client it speaks for.
+    pub(super) proxy_protocol: Networks,
 }
 
 /// One connection's share of the door.
@@ -48,6 +58,8 @@ pub(super) struct Front<A> {
     pub(super) events: Arc<dyn FrontEvents>,
     pub(super) policy: Arc<Policy>,
     pub(super) closing: ShutdownWatch,
+    /// Held to the end of the connection.
+    pub(super) ticket: Ticket,
 }
 
 /// What the wait for a head ended with.
@@ -66,6 +78,10 @@ where
 {
     /// To the end of the connection. Never fails: there is nobody to tell.
     pub(super) async fn serve(mut self, tcp: TcpStream, peer: SocketAddr) {
+        // A client behind a proxy is counted once the proxy has named it.
+        if !self.policy.proxy_protocol.contains(peer.ip()) && !self.ticket.admit(peer.ip()) {
+            return;
+        }
         let Some(connection) = self.secure(tcp, peer).await else { return };
         let mut connection = Box::new(connection);
         if connection.is_http2() {
@@ -140,7 +156,7 @@ where
         let (stream, settings) = self.app.process_new_http(session, &self.closing).await?.consume();
         let connection = stream.into_any().downcast::<Connection>().ok()?;
         // A body that nobody read to its end would be taken for the next head.
-        if connection.has_unread_request() || *self.closing.borrow() {
+        if connection.has_unread_request() {
             return None;
         }
         Some((connection, settings))
@@ -154,7 +170,7 @@ where
             let patience = if first { timeouts.header } else { timeouts.idle };
             tokio::select! {
                 biased;
-                _ = self.closing.changed() => return Heard::Nothing,
+                () = closed(&mut self.closing) => return Heard::Nothing,
                 filled = timeout(patience, connection.fill()) => match filled {
                     Ok(Ok(read)) if read > 0 => {}
                     _ => return Heard::Nothing,
@@ -186,6 +202,13 @@ where
         })
         .await;
     }
+}
+
+/// The door has been closing for [`LAST_REQUEST`].
+async fn closed(closing: &mut ShutdownWatch) {
+    // An error is a door that is gone.
+    let _ = closing.wait_for(|closing| *closing).await;
+    sleep(LAST_REQUEST).await;
 }
 
 fn allowance(head: usize, framing: Framing) -> Allowance {

@@ -6,9 +6,12 @@
 
 mod certificates;
 mod connection;
+mod doorman;
 mod doors;
 mod front;
 mod head;
+mod sockets;
+mod ticket;
 mod tls;
 
 #[cfg(test)]
@@ -25,14 +28,19 @@ use pingora::{
 
 pub use certificates::CertificateError;
 pub use doors::{DoorError, Doors, check};
+pub use sockets::{Inherited, Socket};
+
+use crate::telemetry::Shed;
 
 /// What the front tells about connections that never become requests. Every
 /// method has an empty default, and `()` listens to nothing.
 pub trait FrontEvents: Send + Sync + 'static {
     fn connection_opened(&self, _entrypoint: &str) {}
     fn connection_closed(&self, _entrypoint: &str) {}
-    /// Closed unheard: the entrypoint was at its `max_connections`.
-    fn connection_shed(&self, _entrypoint: &str) {}
+    /// Closed unheard, for want of room.
+    fn connection_shed(&self, _entrypoint: &str, _why: Shed) {}
+    /// The kernel could not hand over a connection, usually for want of descriptors.
+    fn accept_failed(&self, _entrypoint: &str) {}
     /// `reason` is one of a few fixed words, fit for a metric label.
     fn handshake_failed(&self, _entrypoint: &str, _reason: &'static str) {}
     /// The front answered a malformed, oversized or slow head by itself.

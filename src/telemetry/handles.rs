@@ -72,6 +72,15 @@ labels! {
     Lost = "lost",
 }
 
+labels! {
+    /// Which bound a connection was refused for: the entrypoint's, its client's
+    /// on this entrypoint, or that of the descriptors of the process.
+    Shed, SHEDS:
+    Entrypoint = "entrypoint",
+    Client = "client",
+    Process = "process",
+}
+
 /// Whether a hook returned or was ended by a trap, its time or its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HookOutcome {
@@ -121,7 +130,8 @@ pub struct EntrypointMetrics {
     pub(super) total: IntCounter,
     pub(super) tls_errors: IntCounter,
     pub(super) refused: IntCounter,
-    pub(super) shed: IntCounter,
+    pub(super) shed: [IntCounter; SHEDS.len()],
+    pub(super) accept_errors: IntCounter,
 }
 
 impl EntrypointMetrics {
@@ -136,8 +146,13 @@ impl EntrypointMetrics {
     }
 
     /// Closed unheard, for want of room.
-    pub fn shed(&self) {
-        self.shed.inc();
+    pub fn shed(&self, why: Shed) {
+        self.shed[why as usize].inc();
+    }
+
+    /// The kernel could not hand over a connection.
+    pub fn accept_failed(&self) {
+        self.accept_errors.inc();
     }
 
     /// The front answered a malformed head by itself.

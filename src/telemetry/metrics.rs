@@ -12,7 +12,7 @@ use prometheus::{
 
 use super::handles::{
     ATTEMPT_OUTCOMES, AttemptOutcome, EntrypointMetrics, HOOKS, ModelMetrics, PluginMetrics, ProviderMetrics,
-    RateLimitMetrics, RouteMetrics, SETTLED, Settled, TOKEN_KINDS, UpstreamMetrics, hook_metrics,
+    RateLimitMetrics, RouteMetrics, SETTLED, SHEDS, Settled, Shed, TOKEN_KINDS, UpstreamMetrics, hook_metrics,
 };
 
 /// Seconds; from what a cache answers to the longest stream.
@@ -34,6 +34,7 @@ pub struct Metrics {
     tls_handshake_errors: IntCounterVec,
     heads_refused: IntCounterVec,
     connections_shed: IntCounterVec,
+    accept_errors: IntCounterVec,
     upstream_connect_errors: IntCounterVec,
     rate_limit_decisions: IntCounterVec,
     plugin_calls: IntCounterVec,
@@ -53,6 +54,11 @@ pub struct Metrics {
 impl Metrics {
     pub fn new() -> Arc<Self> {
         let registry = Registry::new();
+        // `process_*`: descriptors and their limit, memory, CPU, start time.
+        #[cfg(target_os = "linux")]
+        registry
+            .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+            .expect("each name is declared once");
         let r = &registry;
         let settlements = counters(r, "ledger_settlements_total", "Settlements, by outcome.", &["outcome"]);
         let reloads =
@@ -86,7 +92,13 @@ impl Metrics {
             connections_shed: counters(
                 r,
                 "connections_shed_total",
-                "Connections closed unheard because the entrypoint was full.",
+                "Connections closed unheard, by what was full.",
+                &["entrypoint", "bound"],
+            ),
+            accept_errors: counters(
+                r,
+                "accept_errors_total",
+                "Connections that could not be accepted, usually for want of descriptors.",
                 &["entrypoint"],
             ),
             heads_refused: counters(
@@ -173,7 +185,9 @@ impl Metrics {
             total: self.connections.with_label_values(&[entrypoint]),
             tls_errors: self.tls_handshake_errors.with_label_values(&[entrypoint]),
             refused: self.heads_refused.with_label_values(&[entrypoint]),
-            shed: self.connections_shed.with_label_values(&[entrypoint]),
+            shed: SHEDS
+                .map(|bound: Shed| self.connections_shed.with_label_values(&[entrypoint, bound.label()])),
+            accept_errors: self.accept_errors.with_label_values(&[entrypoint]),
         })
     }
 

@@ -11,7 +11,7 @@ pub use access_log::AccessLog;
 pub use access_record::{AccessRecord, LlmRecord};
 pub use handles::{
     AttemptOutcome, EntrypointMetrics, Hook, HookOutcome, InFlight, ModelMetrics, PluginMetrics,
-    ProviderMetrics, RateLimitMetrics, RouteMetrics, Settled, TokenKind, UpstreamMetrics,
+    ProviderMetrics, RateLimitMetrics, RouteMetrics, Settled, Shed, TokenKind, UpstreamMetrics,
 };
 pub use logging::init_logging;
 pub use metrics::Metrics;

@@ -10,7 +10,7 @@ use crate::{
         entrypoint::{Entrypoint, Limits},
         tls::CertificateFiles,
     },
-    server::DoorError,
+    server::{DoorError, Inherited},
 };
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: a.test\r\n\r\n";
@@ -111,9 +111,81 @@ async fn connections_over_the_limit_are_closed_unheard() {
     assert_eq!(world.doors.connections(), 1);
     let mut second = Raw::connect(world.address("web")).await;
     assert_eq!(second.rest().await, "");
-    world.events.wait_for("shed web").await;
+    world.events.wait_for("shed web entrypoint").await;
     first.say(GET).await;
     first.hear("GET /a ").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_over_its_limit_is_closed_unheard() {
+    let world = World::new().await;
+    let limits = Limits { max_connections_per_client: Some(1), ..plain().limits };
+    world.open(&[("web", Entrypoint { limits, ..plain() })]).await;
+    let mut first = Raw::connect(world.address("web")).await;
+    first.say(GET).await;
+    first.hear("GET /a ").await;
+    let mut second = Raw::connect(world.address("web")).await;
+    assert_eq!(second.rest().await, "");
+    world.events.wait_for("shed web client").await;
+    drop(first);
+    while world.doors.connections() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let mut third = Raw::connect(world.address("web")).await;
+    third.say(GET).await;
+    third.hear("GET /a ").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_process_has_a_bound_over_all_entrypoints() {
+    let world = World::new().await;
+    world.open(&[("web", plain()), ("more", plain())]).await;
+    world.doors.limit_connections(1);
+    let mut first = Raw::connect(world.address("web")).await;
+    first.say(GET).await;
+    first.hear("GET /a ").await;
+    let mut second = Raw::connect(world.address("more")).await;
+    assert_eq!(second.rest().await, "");
+    world.events.wait_for("shed more process").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inherited_sockets_are_used_by_name_or_by_address() {
+    let world = World::new().await;
+    let listener = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (named, at, unused) = (listener(), listener(), listener());
+    let addresses = [&named, &at, &unused].map(|socket| socket.local_addr().unwrap());
+    world.doors.inherit(vec![
+        Inherited { name: None, asked: None, listener: at },
+        Inherited { name: Some("web".to_owned()), asked: None, listener: named },
+        Inherited { name: Some("gone".to_owned()), asked: None, listener: unused },
+    ]);
+    world.doors.accept(false);
+    let fixed = Entrypoint { address: addresses[1], ..plain() };
+    world.open(&[("web", plain()), ("fixed", fixed)]).await;
+    assert_eq!([world.address("web"), world.address("fixed")], addresses[..2]);
+    assert!(TcpStream::connect(addresses[2]).await.is_err(), "an unused socket is closed");
+    let mut client = Raw::connect(addresses[0]).await;
+    client.say(GET).await;
+    assert_eq!(world.doors.connections(), 0, "it waits in the backlog");
+    world.doors.accept(true);
+    client.hear("GET /a ").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_used_connection_gets_one_more_answer_from_a_closing_door() {
+    let world = World::plain().await;
+    let mut client = Raw::connect(world.address("web")).await;
+    client.say(GET).await;
+    client.hear("GET /a ").await;
+    let doors = world.doors.clone();
+    let drained = tokio::spawn(async move { doors.drain(PATIENCE).await });
+    closed(&world).await;
+    client.say(GET).await;
+    let answer = client.hear("GET /a ").await.to_lowercase();
+    assert!(answer.contains("connection: close"), "{answer}");
+    assert_eq!(client.rest().await, "");
+    assert!(drained.await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,6 +35,7 @@ use crate::{
     },
     proxy::arrival,
     server::{Doors, FrontEvents, http_proxy},
+    telemetry::Shed,
 };
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -91,8 +92,8 @@ impl Seen {
 }
 
 impl FrontEvents for Seen {
-    fn connection_shed(&self, entrypoint: &str) {
-        self.add(format!("shed {entrypoint}"));
+    fn connection_shed(&self, entrypoint: &str, why: Shed) {
+        self.add(format!("shed {entrypoint} {}", why.label()));
     }
     fn handshake_failed(&self, entrypoint: &str, reason: &'static str) {
         self.add(format!("handshake {entrypoint} {reason}"));
