@@ -13,6 +13,8 @@ pub enum FaultKind {
     NoRoute,
     UnknownModel,
     MethodNotAllowed,
+    /// What is asked for needs HTTP/2.
+    HttpVersion,
     RequestTimeout,
     BodyTooLarge,
     RateLimited,
@@ -86,6 +88,7 @@ impl FaultKind {
             Self::PluginFailed | Self::UpstreamConnect | Self::UpstreamBroken | Self::UpstreamRefused => 502,
             Self::StoreUnavailable | Self::Overloaded => 503,
             Self::UpstreamTimeout => 504,
+            Self::HttpVersion => 505,
         }
     }
 
@@ -99,6 +102,7 @@ impl FaultKind {
             Self::NoRoute => "no-route",
             Self::UnknownModel => "unknown-model",
             Self::MethodNotAllowed => "method-not-allowed",
+            Self::HttpVersion => "http-version",
             Self::RequestTimeout => "request-timeout",
             Self::BodyTooLarge => "body-too-large",
             Self::RateLimited => "rate-limited",
@@ -123,6 +127,7 @@ impl FaultKind {
             | Self::NoRoute
             | Self::UnknownModel
             | Self::MethodNotAllowed
+            | Self::HttpVersion
             | Self::RequestTimeout
             | Self::BodyTooLarge
             | Self::RateLimited

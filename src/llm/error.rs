@@ -93,7 +93,9 @@ pub(crate) fn object(
 /// The error object for a failure of the gateway's own kinds.
 pub fn error_body(kind: FaultKind, message: &str, request_id: &str) -> Bytes {
     let (class, code) = match kind {
-        FaultKind::BadRequest | FaultKind::MethodNotAllowed => ("invalid_request_error", "invalid_request"),
+        FaultKind::BadRequest | FaultKind::MethodNotAllowed | FaultKind::HttpVersion => {
+            ("invalid_request_error", "invalid_request")
+        }
         FaultKind::BodyTooLarge => ("invalid_request_error", "request_too_large"),
         FaultKind::Unauthenticated => ("authentication_error", "invalid_api_key"),
         FaultKind::InsufficientCredit => ("insufficient_quota", "insufficient_quota"),

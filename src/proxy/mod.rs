@@ -6,6 +6,7 @@ mod arrival;
 mod chain;
 mod context;
 mod endpoint_lane;
+mod grpc;
 mod http_lane;
 mod llm_lane;
 mod operator;

@@ -3,10 +3,10 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, header};
-use pingora::{http::ResponseHeader, proxy::Session};
+use pingora::{http::ResponseHeader, protocols::http::ServerSession, proxy::Session};
 use serde::Serialize;
 
-use super::{context::RequestContext, snapshot::Lane};
+use super::{context::RequestContext, grpc, snapshot::Lane};
 use crate::{
     fault::{Fault, FaultKind, Party},
     llm,
@@ -37,6 +37,12 @@ pub(super) async fn fault(session: &mut Session, ctx: &mut RequestContext, fault
     if answered(session).is_some() || fault.kind == FaultKind::ClientClosed {
         return Replied::Torn;
     }
+    if session.req_header().version == http::Version::HTTP_2 && grpc::is_grpc(session.req_header()) {
+        return match grpc_status(session, ctx, fault).await {
+            Ok(()) => Replied::Whole,
+            Err(_) => Replied::Torn,
+        };
+    }
     let on_llm_route = matches!(ctx.route.as_deref(), Some(route) if matches!(route.lane, Lane::Llm(_)));
     let (content_type, body) = if on_llm_route {
         ("application/json", llm::error_body(fault.kind, &fault.message, &ctx.id))
@@ -50,6 +56,18 @@ pub(super) async fn fault(session: &mut Session, ctx: &mut RequestContext, fault
     match whole(session, ctx, status, HeaderValue::from_static(content_type), body).await {
         Ok(()) => Replied::Whole,
         Err(_) => Replied::Torn,
+    }
+}
+
+/// gRPC clients read the status from trailers and take any HTTP status but 200
+/// for a broken server.
+async fn grpc_status(session: &mut Session, ctx: &mut RequestContext, fault: &Fault) -> pingora::Result<()> {
+    let mut head = grpc::refusal(fault)?;
+    decorate(&mut head, ctx)?;
+    match session.as_downstream_mut() {
+        // Not through the session: it leaves the end of the stream to a frame of its own.
+        ServerSession::H2(stream) => stream.write_response_header(Box::new(head), true),
+        _ => session.write_response_header(Box::new(head), true).await,
     }
 }
 

@@ -10,11 +10,15 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use pingora::upstreams::peer::HttpPeer;
 
-use super::resolver::{ResolveError, Resolver};
+use super::{
+    peer::{Peers, Wire, speaking},
+    resolver::{ResolveError, Resolver},
+};
 use crate::config::{
     Name,
-    service::{HttpService, Target, UpstreamTimeouts},
+    service::{HttpService, Target, UpstreamProtocol, UpstreamTimeouts},
 };
 
 /// All clusters by service name; one for the life of the process.
@@ -39,6 +43,7 @@ impl Clusters {
         let cluster = Arc::new(Cluster {
             name: name.clone(),
             labels: labels.collect(),
+            peers: service.targets.iter().map(|_| Peers::new()).collect(),
             service: service.clone(),
             turn: AtomicUsize::new(0),
             resolver: self.resolver.clone(),
@@ -57,6 +62,7 @@ pub struct Cluster {
     name: Name,
     /// `host:port` of each target, for the access log.
     labels: Vec<Arc<str>>,
+    peers: Vec<Peers>,
     service: HttpService,
     turn: AtomicUsize,
     resolver: Arc<Resolver>,
@@ -82,6 +88,16 @@ impl Cluster {
 
     pub async fn resolve(&self, picked: Picked<'_>) -> Result<SocketAddr, ResolveError> {
         self.resolver.resolve(&picked.target.host, picked.target.port).await
+    }
+
+    /// How to connect to a target at `address`, speaking exactly `wire`.
+    pub fn peer(&self, picked: Picked<'_>, address: SocketAddr, wire: Wire) -> Arc<HttpPeer> {
+        self.peers[picked.index]
+            .at(address, wire, || speaking(wire, picked.target, address, self.timeouts(), self.name.as_str()))
+    }
+
+    pub fn protocol(&self) -> UpstreamProtocol {
+        self.service.protocol
     }
 
     /// The service's name.

@@ -6,12 +6,14 @@ mod cluster;
 mod connections;
 mod cooling;
 mod exchange;
+mod outflow;
 mod peer;
 mod resolver;
 
 pub use cluster::{Cluster, Clusters, Picked};
 pub use connections::{ConnectError, Connections, ReadError, Response};
 pub use cooling::Cooling;
-pub use exchange::Exchange;
-pub use peer::peer;
+pub use exchange::{Answering, Asking, Exchange, ExchangeError};
+pub use outflow::Outflow;
+pub use peer::{Wire, peer};
 pub use resolver::{ResolveError, Resolver};

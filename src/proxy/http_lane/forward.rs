@@ -6,20 +6,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, Version, header};
 use pingora::{http::ResponseHeader, proxy::Session};
 
-use super::head;
+use super::{delivery::Delivery, head, upload::Upload};
 use crate::{
-    config::service::UpstreamTimeouts,
+    config::service::{UpstreamProtocol, UpstreamTimeouts},
     fault::{Fault, FaultKind},
-    proxy::{Shared, admit::CLIENT_IDLE, context::RequestContext},
-    upstream::{self, Cluster, ConnectError, Exchange, ReadError},
+    proxy::{Shared, admit::CLIENT_IDLE, context::RequestContext, grpc::is_grpc},
+    upstream::{Cluster, ConnectError, Exchange, ExchangeError, Wire},
 };
 
 /// A target that stopped reading the request gets this long for its answer.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How often a target may refuse a request unseen before that is its answer.
+const MOST_REFUSALS: usize = 3;
 
 pub(in crate::proxy) async fn forward(
     shared: &Arc<Shared>,
@@ -27,39 +28,65 @@ pub(in crate::proxy) async fn forward(
     session: &mut Session,
     ctx: &mut RequestContext,
 ) -> Result<(), Fault> {
-    if session.req_header().headers.contains_key(header::EXPECT) {
-        // Answered here: the target gets the body as it comes.
-        let _ = session.as_downstream_mut().write_continue_response().await;
-    }
-    let done = session.as_downstream_mut().is_body_done();
-    let mut upload = Upload { done, started: false, refused: false };
+    let wire = wire(cluster.protocol(), session)?;
+    let mut upload = Upload::of(session);
+    let mut asked = session.req_header().headers.contains_key(header::EXPECT);
+    let mut refusals = 0;
     loop {
-        let mut exchange = open(shared, cluster, ctx).await?;
-        let stale = exchange.reused;
+        let mut exchange = open(shared, cluster, wire, ctx).await?;
+        if std::mem::take(&mut asked) {
+            // Answered here, when the body has somewhere to go: the target gets it as it comes.
+            let _ = session.as_downstream_mut().write_continue_response().await;
+        }
         match until_head(&mut exchange, cluster.timeouts(), &mut upload, session, ctx).await {
-            Ok(answer) => return relay(exchange, answer, cluster.timeouts(), upload, session, ctx).await,
-            // The origin closed the pooled connection while it lay there. Only
-            // what may safely be sent twice is (RFC 9110 section 9.2.2).
-            Err(Failure { broken: true, .. })
-                if stale && !upload.started && session.req_header().method.is_idempotent() => {}
-            Err(failure) => return Err(failure.fault),
+            Ok(answer) => {
+                upload.committed();
+                return relay(exchange, answer, cluster.timeouts(), upload, session, ctx).await;
+            }
+            Err(failure) => {
+                refusals += 1;
+                // The origin closed the pooled connection while it lay there. Only
+                // what may safely be sent twice is (RFC 9110 section 9.2.2).
+                let stale = failure.broken && exchange.reused && session.req_header().method.is_idempotent();
+                let unseen = failure.unprocessed && refusals <= MOST_REFUSALS;
+                if !(stale || unseen) || !upload.repeatable() {
+                    return Err(failure.fault);
+                }
+            }
         }
     }
 }
 
-/// The client's body on its way up.
-struct Upload {
-    done: bool,
-    /// A byte of it was taken from the client: the request cannot be sent again.
-    started: bool,
-    /// The target takes no more of it; its answer may be on the way all the same.
-    refused: bool,
+/// What is spoken with the target.
+fn wire(protocol: UpstreamProtocol, session: &Session) -> Result<Wire, Fault> {
+    let head = session.req_header();
+    let is_grpc = is_grpc(head);
+    if is_grpc && head.version != Version::HTTP_2 {
+        return Err(Fault::new(FaultKind::HttpVersion, "gRPC needs HTTP/2 from the client"));
+    }
+    match protocol {
+        UpstreamProtocol::Http2 => Ok(Wire::Http2),
+        UpstreamProtocol::Auto if is_grpc => Ok(Wire::Http2),
+        UpstreamProtocol::Http1 if is_grpc => {
+            Err(Fault::new(FaultKind::UpstreamConnect, "gRPC needs HTTP/2, which this service does not use"))
+        }
+        UpstreamProtocol::Auto | UpstreamProtocol::Http1 => Ok(Wire::Http1),
+    }
 }
 
-struct Failure {
-    fault: Fault,
+pub(super) struct Failure {
+    pub(super) fault: Fault,
     /// The upstream connection broke, as opposed to a timeout or the client.
     broken: bool,
+    /// The upstream said that it did not look at the request.
+    unprocessed: bool,
+}
+
+impl Failure {
+    /// One that another attempt would not mend.
+    pub(super) fn of(fault: Fault) -> Self {
+        Self { fault, broken: false, unprocessed: false }
+    }
 }
 
 /// A connection to the next target that takes one. No byte of the request has
@@ -67,9 +94,9 @@ struct Failure {
 async fn open(
     shared: &Arc<Shared>,
     cluster: &Arc<Cluster>,
+    wire: Wire,
     ctx: &mut RequestContext,
 ) -> Result<Exchange, Fault> {
-    let timeouts = cluster.timeouts();
     ctx.tried.clear();
     loop {
         let picked = cluster.pick(&ctx.tried);
@@ -77,8 +104,8 @@ async fn open(
         ctx.target = Some(cluster.label(picked.index).clone());
         let opened = match cluster.resolve(picked).await {
             Ok(address) => {
-                let peer = upstream::peer(picked.target, address, timeouts, cluster.name());
-                shared.connections.open(peer, timeouts.idle).await.map_err(unreachable)
+                let peer = cluster.peer(picked, address, wire);
+                shared.connections.open(peer, wire, cluster.timeouts().idle).await.map_err(unreachable)
             }
             Err(error) => {
                 Err(Fault::new(FaultKind::UpstreamConnect, "the upstream cannot be resolved").because(error))
@@ -108,92 +135,69 @@ async fn until_head(
     session: &mut Session,
     ctx: &mut RequestContext,
 ) -> Result<ResponseHeader, Failure> {
-    let head = head::request(session, upload.done, ctx).map_err(|fault| Failure { fault, broken: false })?;
-    exchange.write_head(head).await.map_err(failed)?;
-    if upload.done {
-        exchange.finish_body().await.map_err(failed)?;
+    let head = head::request(session, exchange, upload.bodiless, ctx).map_err(Failure::of)?;
+    exchange.write_head(Box::new(head), upload.bodiless).await.map_err(failed)?;
+    if let Some(body) = upload.again().filter(|_| !upload.bodiless)
+        && (!body.is_empty() || upload.done)
+    {
+        exchange.write_body(body, upload.done).await.map_err(failed)?;
     }
+    let patience = client_patience(timeouts, is_grpc(session.req_header()));
     let mut sent = Instant::now();
     loop {
+        let busy = exchange.asking.busy();
         let wait = match upload {
             Upload { refused: true, .. } => Some(LAST_WORDS),
-            Upload { done: true, .. } => Some(timeouts.first_byte.saturating_sub(sent.elapsed())),
+            Upload { done: true, .. } if !busy => Some(timeouts.first_byte.saturating_sub(sent.elapsed())),
             _ => None,
         };
         tokio::select! {
             biased;
-            head = exchange.read_head(wait) => {
+            head = exchange.answering.head(wait) => {
                 let head = head.map_err(failed)?;
                 if head.status == StatusCode::SWITCHING_PROTOCOLS {
-                    return Err(failed(ReadError::Broken("101 without an upgrade".to_owned())));
+                    return Err(failed(ExchangeError::Broken("101 without an upgrade".to_owned())));
                 }
                 if !head.status.is_informational() {
                     return Ok(head);
                 }
                 informational(session, head).await?;
             }
-            chunk = from_client(session, upload.done) => {
-                upload_step(chunk, exchange, upload, session, ctx).await?;
+            drained = exchange.asking.drain(timeouts.idle), if busy => {
+                upload.refused |= refused(drained)?;
+                sent = Instant::now();
+            }
+            piece = upload.next(session, patience), if !busy || upload.done => {
+                upload.step(piece, exchange, session, ctx).await?;
                 sent = Instant::now();
             }
         }
     }
 }
 
-/// 103 and its like pass; 100 was answered by us already.
+/// How long the client may be silent in the middle of its body. A gRPC stream
+/// may rest for as long as the service lets it.
+fn client_patience(timeouts: &UpstreamTimeouts, is_grpc: bool) -> Duration {
+    if is_grpc { CLIENT_IDLE.max(timeouts.idle) } else { CLIENT_IDLE }
+}
+
+/// Whether the target takes no more of the request. It may have answered.
+fn refused(drained: Result<(), ExchangeError>) -> Result<bool, Failure> {
+    match drained {
+        Ok(()) => Ok(false),
+        Err(ExchangeError::TimedOut) => Err(failed(ExchangeError::TimedOut)),
+        Err(_) => Ok(true),
+    }
+}
+
+/// 103 and its like pass to HTTP/1.1; 100 was answered by us already.
 async fn informational(session: &mut Session, head: ResponseHeader) -> Result<(), Failure> {
-    if head.status == StatusCode::CONTINUE || session.req_header().version != http::Version::HTTP_11 {
+    if head.status == StatusCode::CONTINUE || session.req_header().version != Version::HTTP_11 {
         return Ok(());
     }
-    session.as_downstream_mut().write_response_header(Box::new(head)).await.map_err(client_gone)
-}
-
-/// The next piece of the client's body, or, once that is `done`, the client's
-/// end. Cancel safe.
-async fn from_client(session: &mut Session, done: bool) -> pingora::Result<Option<Bytes>> {
-    let read = session.as_downstream_mut().read_body_or_idle(done);
-    if done {
-        return read.await;
-    }
-    match tokio::time::timeout(CLIENT_IDLE, read).await {
-        Ok(read) => read,
-        Err(_) => pingora::Error::e_explain(pingora::ErrorType::ReadTimedout, "the client's body stalled"),
-    }
-}
-
-async fn upload_step(
-    chunk: pingora::Result<Option<Bytes>>,
-    exchange: &mut Exchange,
-    upload: &mut Upload,
-    session: &mut Session,
-    ctx: &mut RequestContext,
-) -> Result<(), Failure> {
-    let chunk = match chunk {
-        Err(error) => return Err(client_failed(error)),
-        Ok(_) if upload.done => {
-            let fault = Fault::new(FaultKind::ClientClosed, "the client went away");
-            return Err(Failure { fault, broken: false });
-        }
-        Ok(chunk) => chunk,
-    };
-    let ended = chunk.is_none();
-    if let Some(chunk) = chunk {
-        upload.started = true;
-        ctx.request_bytes += chunk.len() as u64;
-        // Pingora hands out empty pieces between chunks; written, one would be
-        // the last chunk, and what follows a request of its own.
-        if !chunk.is_empty() && !upload.refused {
-            upload.refused = exchange.write_body(chunk).await.is_err();
-        }
-    }
-    // The end may come with the last piece rather than after it.
-    if ended || session.as_downstream_mut().is_body_done() {
-        upload.done = true;
-        if !upload.refused {
-            upload.refused = exchange.finish_body().await.is_err();
-        }
-    }
-    Ok(())
+    let head = head::informational(head);
+    let written = session.as_downstream_mut().write_response_header(Box::new(head)).await;
+    written.map_err(|error| Failure::of(client_gone(error)))
 }
 
 /// The response on its way down, while the rest of the request may still go up.
@@ -205,25 +209,22 @@ async fn relay(
     session: &mut Session,
     ctx: &mut RequestContext,
 ) -> Result<(), Fault> {
-    let gone = |error| client_gone(error).fault;
-    let keep = keeps_connection(&answer);
-    let head = head::response(session, answer, ctx).await.map_err(gone)?;
-    session.write_response_header(Box::new(head), false).await.map_err(gone)?;
-    loop {
-        tokio::select! {
-            biased;
-            chunk = exchange.read_body(timeouts.idle) => {
-                let Some(chunk) = chunk.map_err(|error| failed(error).fault)? else { break };
-                ctx.response_bytes += chunk.len() as u64;
-                session.write_response_body(Some(chunk), false).await.map_err(gone)?;
-            }
-            chunk = from_client(session, upload.done) => {
-                upload_step(chunk, &mut exchange, &mut upload, session, ctx).await.map_err(|failure| failure.fault)?;
+    let last = exchange.answering.ended().map_err(|error| failed(error).fault)?;
+    let head = head::response(session, answer, ctx).await.map_err(client_gone)?;
+    let mut delivery = Delivery::begin(session, head, last).await.map_err(client_gone)?;
+    let trailers = if last {
+        None
+    } else {
+        match pump(&mut exchange, &mut delivery, timeouts, &mut upload, session, ctx).await {
+            Ok(trailers) => trailers,
+            Err(fault) => {
+                delivery.fail(&fault, is_grpc(session.req_header()));
+                return Err(fault);
             }
         }
-    }
-    session.write_response_body(None, true).await.map_err(gone)?;
-    if upload.done && keep && !upload.refused {
+    };
+    delivery.finish(session, trailers).await.map_err(client_gone)?;
+    if upload.done && !upload.refused {
         exchange.release().await;
     } else if !upload.done {
         // The rest of a refused upload would have to be read before the next request.
@@ -232,35 +233,58 @@ async fn relay(
     Ok(())
 }
 
-fn keeps_connection(answer: &ResponseHeader) -> bool {
-    !answer
-        .headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .any(|value| value.as_bytes().to_ascii_lowercase().windows(5).any(|word| word == b"close"))
+/// Moves bytes both ways until the response's body is delivered; its trailers.
+async fn pump(
+    exchange: &mut Exchange,
+    delivery: &mut Delivery,
+    timeouts: &UpstreamTimeouts,
+    upload: &mut Upload,
+    session: &mut Session,
+    ctx: &mut RequestContext,
+) -> Result<Option<HeaderMap>, Fault> {
+    let broken = |error| failed(error).fault;
+    let patience = client_patience(timeouts, is_grpc(session.req_header()));
+    let (mut ended, mut may_have_trailers) = (false, true);
+    while !ended || delivery.busy() {
+        let (going_up, going_down) = (exchange.asking.busy() && !upload.refused, delivery.busy());
+        let from_client = !going_up && !(upload.done && delivery.is_http2());
+        tokio::select! {
+            piece = exchange.answering.piece(timeouts.idle), if !ended && !going_down => {
+                match piece.map_err(broken)? {
+                    None => ended = true,
+                    Some(piece) => {
+                        ctx.response_bytes += piece.len() as u64;
+                        ended = exchange.answering.ended().map_err(broken)?;
+                        may_have_trailers = !ended;
+                        delivery.put(session, Some(piece), ended).await.map_err(client_gone)?;
+                    }
+                }
+            }
+            moved = delivery.progress() => moved.map_err(client_gone)?,
+            drained = exchange.asking.drain(timeouts.idle), if going_up => {
+                upload.refused |= refused(drained).map_err(|failure| failure.fault)?;
+            }
+            piece = upload.next(session, patience), if from_client => {
+                upload.step(piece, exchange, session, ctx).await.map_err(|failure| failure.fault)?;
+            }
+        }
+    }
+    if !may_have_trailers {
+        return Ok(None);
+    }
+    exchange.answering.trailers(timeouts.idle).await.map_err(broken)
 }
 
-fn failed(error: ReadError) -> Failure {
+fn failed(error: ExchangeError) -> Failure {
     let (kind, message) = match &error {
-        ReadError::TimedOut => (FaultKind::UpstreamTimeout, "the upstream did not answer in time"),
+        ExchangeError::TimedOut => (FaultKind::UpstreamTimeout, "the upstream did not answer in time"),
         _ => (FaultKind::UpstreamBroken, "the upstream broke the exchange"),
     };
     let broken = kind == FaultKind::UpstreamBroken;
-    Failure { fault: Fault::new(kind, message).because(error), broken }
+    let unprocessed = matches!(error, ExchangeError::Unprocessed);
+    Failure { fault: Fault::new(kind, message).because(error), broken, unprocessed }
 }
 
-fn client_gone(error: Box<pingora::Error>) -> Failure {
-    let fault = Fault::new(FaultKind::ClientClosed, "the client went away").because(error);
-    Failure { fault, broken: false }
-}
-
-fn client_failed(error: Box<pingora::Error>) -> Failure {
-    let (kind, message) = match error.etype() {
-        pingora::ErrorType::ReadTimedout => (FaultKind::RequestTimeout, "the request body took too long"),
-        pingora::ErrorType::InvalidHTTPHeader => {
-            (FaultKind::BadRequest, "the request body is not valid HTTP")
-        }
-        _ => return client_gone(error),
-    };
-    Failure { fault: Fault::new(kind, message).because(error.to_string()), broken: false }
+pub(super) fn client_gone(error: Box<pingora::Error>) -> Fault {
+    Fault::new(FaultKind::ClientClosed, "the client went away").because(error)
 }

@@ -1,6 +1,6 @@
 //! Heads on their way between two hops: what may travel, what is added.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header, uri::Scheme};
 use pingora::{
     http::{RequestHeader, ResponseHeader},
     proxy::Session,
@@ -14,12 +14,14 @@ use crate::proxy::{
 use crate::{
     fault::{Fault, FaultKind},
     plugin::api,
+    upstream::{Exchange, Wire},
 };
 
 /// What the target is sent: the client's head without the fields of its own
 /// hop (RFC 9110 section 7.6.1), and who it came from.
 pub(super) fn request(
     session: &Session,
+    exchange: &Exchange,
     bodiless: bool,
     ctx: &RequestContext,
 ) -> Result<RequestHeader, Fault> {
@@ -27,22 +29,65 @@ pub(super) fn request(
         Fault::new(FaultKind::BadRequest, "the request cannot be forwarded").because(error.to_string())
     };
     let mut head = session.req_header().clone();
-    if head.version == Version::HTTP_2 {
-        let host = HeaderValue::from_str(authority(session.req_header()))
-            .map_err(|error| Fault::new(FaultKind::BadRequest, "invalid authority").because(error))?;
-        head.insert_header(header::HOST, host).map_err(invalid)?;
-        join_cookies(&mut head).map_err(invalid)?;
-    }
-    let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-    head.set_raw_path(target.as_bytes()).map_err(invalid)?;
-    head.set_version(Version::HTTP_11);
+    let trailers = exchange.wire == Wire::Http2 && accepts_trailers(&head.headers);
     for name in hop_by_hop_fields(&head.headers) {
         head.remove_header(&name);
     }
     head.remove_header(&header::EXPECT);
+    match exchange.wire {
+        Wire::Http1 => for_http1(session, bodiless, &mut head)?,
+        Wire::Http2 => for_http2(exchange.tls, &mut head, ctx)?,
+    }
+    if trailers {
+        head.insert_header(header::TE, HeaderValue::from_static("trailers")).map_err(invalid)?;
+    }
     introduce(session, &mut head, ctx).map_err(invalid)?;
-    frame(session, bodiless, &mut head).map_err(invalid)?;
     Ok(head)
+}
+
+fn for_http1(session: &Session, bodiless: bool, head: &mut RequestHeader) -> Result<(), Fault> {
+    let invalid = |error: Box<pingora::Error>| {
+        Fault::new(FaultKind::BadRequest, "the request cannot be forwarded").because(error.to_string())
+    };
+    if head.version == Version::HTTP_2 {
+        let host = HeaderValue::from_str(authority(session.req_header()))
+            .map_err(|error| Fault::new(FaultKind::BadRequest, "invalid authority").because(error))?;
+        head.insert_header(header::HOST, host).map_err(invalid)?;
+        join_cookies(head).map_err(invalid)?;
+    }
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+    head.set_raw_path(target.as_bytes()).map_err(invalid)?;
+    head.set_version(Version::HTTP_11);
+    frame(session, bodiless, head).map_err(invalid)
+}
+
+/// The authority moves into the target, and the scheme is that of the
+/// connection (RFC 9113 section 8.3.1).
+fn for_http2(tls: bool, head: &mut RequestHeader, ctx: &RequestContext) -> Result<(), Fault> {
+    let authority = match (authority(head), &ctx.target) {
+        // HTTP/1.0 need not name a host.
+        ("", Some(target)) => target,
+        (authority, _) => authority,
+    };
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let uri = Uri::builder()
+        .scheme(if tls { Scheme::HTTPS } else { Scheme::HTTP })
+        .authority(authority)
+        .path_and_query(target)
+        .build()
+        .map_err(|error| Fault::new(FaultKind::BadRequest, "invalid authority").because(error))?;
+    head.set_uri(uri);
+    head.remove_header(&header::HOST);
+    head.set_version(Version::HTTP_2);
+    Ok(())
+}
+
+/// The one use of `TE` that HTTP/2 knows (RFC 9113 section 8.2.2). Servers of
+/// gRPC refuse requests without it.
+fn accepts_trailers(headers: &HeaderMap) -> bool {
+    let mut fields =
+        headers.get_all(header::TE).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    fields.any(|field| field.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// No peer is trusted with these yet, so what the client sent is replaced.
@@ -92,6 +137,15 @@ fn join_cookies(head: &mut RequestHeader) -> pingora::Result<()> {
         head.insert_header(header::COOKIE, joined)?;
     }
     Ok(())
+}
+
+/// A head before the final one, for the client's hop.
+pub(super) fn informational(mut head: ResponseHeader) -> ResponseHeader {
+    for name in hop_by_hop_fields(&head.headers) {
+        head.remove_header(&name);
+    }
+    head.set_version(Version::HTTP_11);
+    head
 }
 
 /// What the client gets: the target's head without its hop's fields, passed by

@@ -1,4 +1,4 @@
-//! Pingora's own loop: upgrades and gRPC.
+//! Pingora's own loop: WebSocket.
 
 use pingora::{
     Error, ErrorSource, ErrorType, OrErr,
@@ -11,7 +11,7 @@ use super::head;
 use crate::{
     fault::{Fault, FaultKind},
     proxy::{context::RequestContext, reply, snapshot::Lane},
-    upstream,
+    upstream::Wire,
 };
 
 /// The next target: round robin, skipping those already tried.
@@ -33,7 +33,8 @@ pub(in crate::proxy) async fn peer(ctx: &mut RequestContext) -> pingora::Result<
                 error
             },
         )?;
-    let mut peer = upstream::peer(picked.target, address, cluster.timeouts(), cluster.name());
+    // Only HTTP/1.1 can be upgraded.
+    let mut peer = HttpPeer::clone(&cluster.peer(picked, address, Wire::Http1));
     // One read timeout for head and body: an upgraded connection may well be
     // silent for longer than a head may take.
     peer.options.read_timeout = Some(cluster.timeouts().idle);

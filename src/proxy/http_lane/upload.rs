@@ -1,0 +1,108 @@
+//! The request's body on its way from the client to the target.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use pingora::{ErrorType, proxy::Session};
+
+use super::forward::{Failure, client_gone};
+use crate::{
+    fault::{Fault, FaultKind},
+    proxy::context::RequestContext,
+    upstream::Exchange,
+};
+
+/// How much of a body is kept for a second attempt.
+const MOST_KEPT: usize = 64 * 1024;
+
+pub(super) struct Upload {
+    /// The client sent all of it.
+    pub(super) done: bool,
+    /// There is none.
+    pub(super) bodiless: bool,
+    /// The target takes no more of it; its answer may be on the way all the same.
+    pub(super) refused: bool,
+    /// All that came so far, to send it again; `None` once it is too much.
+    kept: Option<BytesMut>,
+}
+
+impl Upload {
+    pub(super) fn of(session: &mut Session) -> Self {
+        let done = session.as_downstream_mut().is_body_done();
+        Self { done, bodiless: done, refused: false, kept: Some(BytesMut::new()) }
+    }
+
+    /// The beginning of the body for another attempt, if it is all there.
+    pub(super) fn again(&mut self) -> Option<Bytes> {
+        self.refused = false;
+        self.kept.as_ref().map(|kept| kept.clone().freeze())
+    }
+
+    /// From now on there is no other attempt.
+    pub(super) fn committed(&mut self) {
+        self.kept = None;
+    }
+
+    pub(super) fn repeatable(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    fn keep(&mut self, piece: &Bytes) {
+        match &mut self.kept {
+            Some(kept) if kept.len() + piece.len() <= MOST_KEPT => kept.extend_from_slice(piece),
+            kept => *kept = None,
+        }
+    }
+
+    /// The next piece of the client's body, or, once that is `done`, the
+    /// client's end, which is an error. Cancel safe.
+    pub(super) async fn next(
+        &self,
+        session: &mut Session,
+        patience: Duration,
+    ) -> pingora::Result<Option<Bytes>> {
+        let read = session.as_downstream_mut().read_body_or_idle(self.done);
+        if self.done {
+            return read.await;
+        }
+        match tokio::time::timeout(patience, read).await {
+            Ok(read) => read,
+            Err(_) => pingora::Error::e_explain(ErrorType::ReadTimedout, "the client's body stalled"),
+        }
+    }
+
+    /// What [`Self::next`] brought, on to the target.
+    pub(super) async fn step(
+        &mut self,
+        piece: pingora::Result<Option<Bytes>>,
+        exchange: &mut Exchange,
+        session: &mut Session,
+        ctx: &mut RequestContext,
+    ) -> Result<(), Failure> {
+        let piece = match piece {
+            Err(error) => return Err(client_failed(error)),
+            Ok(_) if self.done => {
+                return Err(Failure::of(Fault::new(FaultKind::ClientClosed, "the client went away")));
+            }
+            Ok(piece) => piece,
+        };
+        // The end may come with the last piece rather than after it.
+        self.done = piece.is_none() || session.as_downstream_mut().is_body_done();
+        let piece = piece.unwrap_or_default();
+        ctx.request_bytes += piece.len() as u64;
+        self.keep(&piece);
+        if !self.refused && (self.done || !piece.is_empty()) {
+            self.refused = exchange.write_body(piece, self.done).await.is_err();
+        }
+        Ok(())
+    }
+}
+
+fn client_failed(error: Box<pingora::Error>) -> Failure {
+    let (kind, message) = match error.etype() {
+        ErrorType::ReadTimedout => (FaultKind::RequestTimeout, "the request body took too long"),
+        ErrorType::InvalidHTTPHeader => (FaultKind::BadRequest, "the request body is not valid HTTP"),
+        _ => return Failure::of(client_gone(error)),
+    };
+    Failure::of(Fault::new(kind, message).because(error.to_string()))
+}
