@@ -30,7 +30,7 @@ use pingora::{
     proxy::{FailToProxy, ProxyHttp, Session},
 };
 
-pub use arrival::{Arrival, TlsInfo, arrival};
+pub use arrival::{Arrival, ClientIdentity, HostRules, TlsInfo, arrival};
 pub use context::RequestContext;
 pub use snapshot::{CompileError, Snapshot};
 

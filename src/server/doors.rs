@@ -13,9 +13,9 @@ use tokio::{
 };
 
 use super::{
-    CertificateError, FrontEvents,
+    Certificates, FrontEvents,
     front::{Front, Policy},
-    tls::{TlsBasis, TlsPolicy},
+    tls::{TlsBasis, TlsError, TlsPolicy},
 };
 use crate::config::{Name, entrypoint::Entrypoint};
 
@@ -28,10 +28,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 pub enum DoorError {
     #[error("entrypoint {entrypoint}: cannot listen on {address}: {source}")]
     Bind { entrypoint: Name, address: SocketAddr, source: io::Error },
-    #[error("entrypoint {entrypoint}: {source}")]
-    Certificate { entrypoint: Name, source: Box<CertificateError> },
-    #[error("no key for session tickets: {0}")]
-    Tickets(rustls::Error),
+    #[error("entrypoint {entrypoint}: tls: {source}")]
+    Tls { entrypoint: Name, source: Box<TlsError> },
 }
 
 /// The listeners of the process and what gets their connections.
@@ -84,31 +82,35 @@ async fn close_all(doors: Vec<Door>, deadline: Duration) -> bool {
     clean
 }
 
-/// Reads every certificate that `entrypoints` names; binds nothing.
+/// Reads every certificate that `entrypoints` names, and compiles their TLS
+/// options; binds nothing.
 pub fn check(entrypoints: &BTreeMap<Name, Entrypoint>) -> Result<(), Vec<DoorError>> {
-    let basis = TlsBasis::new().map_err(|error| vec![DoorError::Tickets(error)])?;
+    let basis = TlsBasis::new(Certificates::new(Arc::new(())));
     let errors: Vec<_> = entrypoints
         .iter()
-        .filter_map(|(name, entrypoint)| {
-            Some((name, TlsPolicy::load(&basis, entrypoint.tls.as_ref()?).err()?))
-        })
-        .map(|(name, source)| DoorError::Certificate { entrypoint: name.clone(), source: Box::new(source) })
+        .filter_map(|(name, entrypoint)| tls(&basis, name, entrypoint).err())
+        .flatten()
         .collect();
     if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+fn tls(basis: &TlsBasis, name: &Name, entrypoint: &Entrypoint) -> Result<Option<TlsPolicy>, Vec<DoorError>> {
+    let Some(tls) = &entrypoint.tls else { return Ok(None) };
+    TlsPolicy::load(basis, tls).map(Some).map_err(|errors| {
+        let of = |source| DoorError::Tls { entrypoint: name.clone(), source: Box::new(source) };
+        errors.into_iter().map(of).collect()
+    })
 }
 
 impl<A> Doors<A>
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    /// No listener yet.
-    ///
-    /// # Errors
-    /// When no key for session tickets can be made (no randomness).
-    pub fn new(app: Arc<A>, events: Arc<dyn FrontEvents>) -> io::Result<Arc<Self>> {
+    /// No listener yet. `certificates` serve beside those of the entrypoints.
+    pub fn new(app: Arc<A>, events: Arc<dyn FrontEvents>, certificates: Arc<Certificates>) -> Arc<Self> {
         let building = Building { app, events, connections: Arc::new(watch::Sender::new(0)) };
-        let basis = TlsBasis::new().map_err(io::Error::other)?;
-        Ok(Arc::new(Self { building, basis, open: Mutex::default(), turn: tokio::sync::Mutex::default() }))
+        let basis = TlsBasis::new(certificates);
+        Arc::new(Self { building, basis, open: Mutex::default(), turn: tokio::sync::Mutex::default() })
     }
 
     /// Makes the listeners what `entrypoints` says. Certificates are read and
@@ -202,7 +204,9 @@ where
                 (Ok(policy), Ok(source)) => {
                     plans.push(Plan { name: name.clone(), asked: entrypoint.address, policy, source });
                 }
-                (policy, source) => errors.extend(policy.err().into_iter().chain(source.err())),
+                (policy, source) => {
+                    errors.extend(policy.err().into_iter().flatten().chain(source.err()));
+                }
             }
         }
         if errors.is_empty() { Ok(plans) } else { Err(errors) }
@@ -232,16 +236,10 @@ where
         kept
     }
 
-    fn policy(&self, name: &Name, entrypoint: &Entrypoint) -> Result<Policy, DoorError> {
-        let load = |tls| TlsPolicy::load(&self.basis, tls);
-        let tls = entrypoint.tls.as_ref().map(load).transpose();
-        let tls = tls.map_err(|source| DoorError::Certificate {
-            entrypoint: name.clone(),
-            source: Box::new(source),
-        })?;
+    fn policy(&self, name: &Name, entrypoint: &Entrypoint) -> Result<Policy, Vec<DoorError>> {
         Ok(Policy {
             entrypoint: name.shared(),
-            tls,
+            tls: tls(&self.basis, name, entrypoint)?,
             timeouts: entrypoint.timeouts.clone(),
             limits: entrypoint.limits.clone(),
         })

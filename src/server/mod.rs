@@ -4,17 +4,28 @@
 //! The process runs on its own tokio runtime. The engine is pingora's
 //! `HttpProxy`, given one connection (HTTP/2) or one request (HTTP/1) at a time.
 
+mod by_name;
+mod certificate;
 mod certificates;
 mod connection;
 mod doors;
 mod front;
 mod head;
+mod opening;
 mod tls;
+mod tls_failure;
+mod tls_hosts;
+mod tls_options;
+mod tls_sessions;
+mod x509;
 
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use pingora::{
     apps::HttpServerOptions,
@@ -23,8 +34,11 @@ use pingora::{
     server::configuration::ServerConf,
 };
 
-pub use certificates::CertificateError;
+pub use certificate::CertificateError;
+pub use certificates::Certificates;
 pub use doors::{DoorError, Doors, check};
+pub use tls::TlsError;
+pub use tls_options::TlsOptionsError;
 
 /// What the front tells about connections that never become requests. Every
 /// method has an empty default, and `()` listens to nothing.
@@ -35,6 +49,9 @@ pub trait FrontEvents: Send + Sync + 'static {
     fn connection_shed(&self, _entrypoint: &str) {}
     /// `reason` is one of a few fixed words, fit for a metric label.
     fn handshake_failed(&self, _entrypoint: &str, _reason: &'static str) {}
+    /// All names that have a certificate of their own on `entrypoint` from now
+    /// on, and when it ends; `*` is every entrypoint. A name may come twice.
+    fn certificates(&self, _entrypoint: &str, _ends: &[(String, SystemTime)]) {}
     /// The front answered a malformed, oversized or slow head by itself.
     fn refused(&self, _entrypoint: &str, _status: u16) {}
 }
