@@ -244,8 +244,12 @@ impl FrontEvents for Events {
         self.0.entrypoint(entrypoint).shed();
     }
 
-    fn handshake_failed(&self, entrypoint: &str, _: &'static str) {
-        self.0.entrypoint(entrypoint).tls_failed();
+    fn handshake_failed(&self, entrypoint: &str, reason: &'static str) {
+        self.0.entrypoint(entrypoint).tls_failed(reason);
+    }
+
+    fn certificates(&self, entrypoint: &str, ends: &[(String, SystemTime)]) {
+        self.0.certificates(entrypoint, ends);
     }
 
     fn refused(&self, entrypoint: &str, status: u16) {

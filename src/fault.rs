@@ -15,6 +15,8 @@ pub enum FaultKind {
     MethodNotAllowed,
     RequestTimeout,
     BodyTooLarge,
+    /// The connection was made for another host.
+    Misdirected,
     RateLimited,
     /// The client went away; nobody reads the answer.
     ClientClosed,
@@ -79,6 +81,7 @@ impl FaultKind {
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
             Self::BodyTooLarge => 413,
+            Self::Misdirected => 421,
             Self::RateLimited => 429,
             // nginx's convention; only ever seen in the access log.
             Self::ClientClosed => 499,
@@ -101,6 +104,7 @@ impl FaultKind {
             Self::MethodNotAllowed => "method-not-allowed",
             Self::RequestTimeout => "request-timeout",
             Self::BodyTooLarge => "body-too-large",
+            Self::Misdirected => "misdirected",
             Self::RateLimited => "rate-limited",
             Self::ClientClosed => "client-closed",
             Self::PluginFailed => "plugin-failed",
@@ -125,6 +129,7 @@ impl FaultKind {
             | Self::MethodNotAllowed
             | Self::RequestTimeout
             | Self::BodyTooLarge
+            | Self::Misdirected
             | Self::RateLimited
             | Self::ClientClosed => Party::Client,
             Self::PluginFailed => Party::Plugin,

@@ -4,6 +4,7 @@
 mod admit;
 mod arrival;
 mod chain;
+mod client_certificate;
 mod context;
 mod endpoint_lane;
 mod http_lane;

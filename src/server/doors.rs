@@ -124,9 +124,13 @@ where
         let _turn = self.turn.lock().await;
         let plans = self.plan(entrypoints)?;
         let mut open = self.open.lock();
+        for gone in open.iter().filter(|door| !entrypoints.contains_key(&door.name)) {
+            self.building.events.certificates(gone.name.as_str(), &[]);
+        }
         let mut before: Vec<Option<Door>> = std::mem::take(&mut *open).into_iter().map(Some).collect();
         for plan in plans {
             let policy = Arc::new(plan.policy);
+            self.tell_certificates(&policy);
             match plan.source {
                 Source::Bound(listener, bound) => {
                     open.push(self.building.open(plan.name, plan.asked, bound, listener, policy));
@@ -144,6 +148,11 @@ where
             tokio::spawn(door.close(patience));
         }
         Ok(())
+    }
+
+    fn tell_certificates(&self, policy: &Policy) {
+        let ends = policy.tls.as_ref().map_or(&[][..], |tls| &tls.ends);
+        self.building.events.certificates(&policy.entrypoint, ends);
     }
 
     /// Real addresses, with the ports that were chosen for port 0.

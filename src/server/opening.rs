@@ -1,53 +1,32 @@
-//! The first bytes of a connection: looked at before anything is decided, and
-//! kept until it is.
+//! A stream whose first bytes are looked at before anything is decided.
 
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-/// A stream whose beginning can be read twice: reading gives what was peeked
-/// first, and records everything until [`Opening::forget`].
+/// What was peeked is read again.
 #[derive(Debug)]
 pub(super) struct Opening<S> {
     stream: S,
-    /// Peeked and not read yet.
-    ahead: BytesMut,
-    /// All that has been read; `None` once it is forgotten.
-    read: Option<BytesMut>,
-}
-
-impl<S> Opening<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, ahead: BytesMut::new(), read: Some(BytesMut::new()) }
-    }
-
-    /// What follows will not be asked for again.
-    pub(super) fn forget(&mut self) {
-        self.read = None;
-    }
-
-    /// The bare stream, and everything that came by it until now: for who has
-    /// to see the connection from its first byte.
-    #[cfg_attr(not(test), expect(dead_code, reason = "connections that are passed on undecrypted need it"))]
-    pub(super) fn into_parts(self) -> (S, BytesMut) {
-        let mut all = self.read.unwrap_or_default();
-        all.unsplit(self.ahead);
-        (self.stream, all)
-    }
+    peeked: BytesMut,
 }
 
 impl<S: AsyncRead + Unpin> Opening<S> {
+    pub(super) fn new(stream: S) -> Self {
+        Self { stream, peeked: BytesMut::new() }
+    }
+
     /// The first bytes, at least one unless the stream has ended.
     pub(super) async fn peek(&mut self) -> io::Result<&[u8]> {
-        if self.ahead.is_empty() {
-            self.stream.read_buf(&mut self.ahead).await?;
+        if self.peeked.is_empty() {
+            self.stream.read_buf(&mut self.peeked).await?;
         }
-        Ok(&self.ahead)
+        Ok(&self.peeked)
     }
 }
 
@@ -57,17 +36,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Opening<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let before = buf.filled().len();
-        if this.ahead.is_empty() {
-            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        } else {
-            let part = this.ahead.len().min(buf.remaining());
-            buf.put_slice(&this.ahead[..part]);
-            this.ahead.advance(part);
+        if self.peeked.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
         }
-        if let Some(read) = &mut this.read {
-            read.extend_from_slice(&buf.filled()[before..]);
+        let part = self.peeked.len().min(buf.remaining());
+        buf.put_slice(&self.peeked[..part]);
+        self.peeked.advance(part);
+        if self.peeked.is_empty() {
+            // The connection may live long; its first bytes need not.
+            self.peeked = BytesMut::new();
         }
         Poll::Ready(Ok(()))
     }
@@ -104,23 +81,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_was_peeked_and_read_is_there_again() {
-        let mut opening = Opening::new(&b"hello, world"[..]);
-        assert_eq!(opening.peek().await.unwrap(), b"hello, world");
-        let mut first = [0; 5];
-        opening.read_exact(&mut first).await.unwrap();
-        assert_eq!(&first, b"hello");
-        assert_eq!(&opening.into_parts().1[..], b"hello, world");
-    }
-
-    #[tokio::test]
-    async fn what_is_forgotten_is_still_read() {
-        let mut opening = Opening::new(&b"hello"[..]);
-        opening.peek().await.unwrap();
-        opening.forget();
+    async fn what_was_peeked_is_read_again() {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        let mut opening = Opening::new(ours);
+        tokio::io::AsyncWriteExt::write_all(&mut theirs, b"hello").await.unwrap();
+        assert_eq!(opening.peek().await.unwrap(), b"hello");
+        tokio::io::AsyncWriteExt::write_all(&mut theirs, b", world").await.unwrap();
+        drop(theirs);
         let mut text = String::new();
         opening.read_to_string(&mut text).await.unwrap();
-        assert_eq!(text, "hello");
-        assert!(opening.into_parts().1.is_empty());
+        assert_eq!(text, "hello, world");
     }
 }

@@ -192,7 +192,6 @@ where
         None => return Err(HandshakeFailure::Closed),
     }
     let mut start = LazyConfigAcceptor::new(Acceptor::default(), opening).await?;
-    start.io.forget();
     let hello = start.client_hello();
     let sni = hello.server_name().map(str::to_ascii_lowercase);
     match policy.decide(&hello, sni.as_deref()) {
@@ -264,7 +263,6 @@ async fn tell<S>(opening: &mut Opening<S>, answer: &[u8]) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    opening.forget();
     opening.write_all(answer).await?;
     opening.shutdown().await?;
     let mut nowhere = tokio::io::sink();
