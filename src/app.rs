@@ -29,7 +29,7 @@ use crate::{
     plugin::{HostServices, Plugins},
     proxy::{Corridor, Rooms, Shared},
     route,
-    server::{self, DoorError, Doors, FrontEvents},
+    server::{self, Certificates, DoorError, Doors, FrontEvents},
     state::{self, Secrets},
     telemetry::{self, AccessLog, EntrypointMetrics, Metrics, Shed},
     upstream::{Clusters, Connections, Cooling},
@@ -107,7 +107,7 @@ impl Gateway {
         let config = loaded.config;
         let backend = config.state.backend.clone();
         let shared = rooms(&config).await?;
-        let doors = doors(&shared).map_err(anyhow::Error::from)?;
+        let doors = doors(&shared);
         let reloader = Reloader::new(path, shared.clone(), Arc::new(Entrance(doors.clone())));
         reloader.apply(config).await.map_err(|error| match error {
             ReloadError::Refused(_) => StartError::Config(error.to_string()),
@@ -190,9 +190,11 @@ async fn rooms(config: &Config) -> anyhow::Result<Arc<Shared>> {
     Ok(shared)
 }
 
-fn doors(shared: &Arc<Shared>) -> std::io::Result<Arc<Doors<HttpProxy<Corridor>>>> {
+fn doors(shared: &Arc<Shared>) -> Arc<Doors<HttpProxy<Corridor>>> {
     let engine = server::http_proxy(Corridor::new(shared.clone()), IDLE, UPSTREAM_POOL, MAX_RETRIES);
-    Doors::new(engine, Arc::new(Events::new(shared.metrics.clone())))
+    let events = Arc::new(Events::new(shared.metrics.clone()));
+    let certificates = Certificates::new(events.clone());
+    Doors::new(engine, events, certificates)
 }
 
 /// Other nodes seal and remove secrets in the shared store, too.
@@ -268,8 +270,12 @@ impl FrontEvents for Events {
         self.of(entrypoint).accept_failed();
     }
 
-    fn handshake_failed(&self, entrypoint: &str, _: &'static str) {
-        self.of(entrypoint).tls_failed();
+    fn handshake_failed(&self, entrypoint: &str, reason: &'static str) {
+        self.of(entrypoint).tls_failed(reason);
+    }
+
+    fn certificates(&self, entrypoint: &str, ends: &[(String, SystemTime)]) {
+        self.metrics.certificates(entrypoint, ends);
     }
 
     fn refused(&self, entrypoint: &str, status: u16) {

@@ -17,6 +17,8 @@ pub enum FaultKind {
     HttpVersion,
     RequestTimeout,
     BodyTooLarge,
+    /// The connection was made for another host.
+    Misdirected,
     RateLimited,
     /// The client went away; nobody reads the answer.
     ClientClosed,
@@ -81,6 +83,7 @@ impl FaultKind {
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
             Self::BodyTooLarge => 413,
+            Self::Misdirected => 421,
             Self::RateLimited => 429,
             // nginx's convention; only ever seen in the access log.
             Self::ClientClosed => 499,
@@ -105,6 +108,7 @@ impl FaultKind {
             Self::HttpVersion => "http-version",
             Self::RequestTimeout => "request-timeout",
             Self::BodyTooLarge => "body-too-large",
+            Self::Misdirected => "misdirected",
             Self::RateLimited => "rate-limited",
             Self::ClientClosed => "client-closed",
             Self::PluginFailed => "plugin-failed",
@@ -130,6 +134,7 @@ impl FaultKind {
             | Self::HttpVersion
             | Self::RequestTimeout
             | Self::BodyTooLarge
+            | Self::Misdirected
             | Self::RateLimited
             | Self::ClientClosed => Party::Client,
             Self::PluginFailed => Party::Plugin,

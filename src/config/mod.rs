@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
 
 pub use error::{ConfigError, ConfigErrors};
 pub use load::Loaded;
+pub use suggest::nearest;
 pub use value::{ByteSize, Name, Networks, Secret};
 
 /// A whole, checked configuration. Every name in it resolves.

@@ -97,6 +97,7 @@ pub fn error_body(kind: FaultKind, message: &str, request_id: &str) -> Bytes {
             ("invalid_request_error", "invalid_request")
         }
         FaultKind::BodyTooLarge => ("invalid_request_error", "request_too_large"),
+        FaultKind::Misdirected => ("invalid_request_error", "misdirected_request"),
         FaultKind::Unauthenticated => ("authentication_error", "invalid_api_key"),
         FaultKind::InsufficientCredit => ("insufficient_quota", "insufficient_quota"),
         FaultKind::Forbidden => ("permission_error", "permission_denied"),

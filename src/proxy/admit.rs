@@ -19,7 +19,10 @@ pub(super) fn admit(shared: &Arc<Shared>, session: &mut Session, ctx: &mut Reque
     if let Some(arrival) = session.digest().and_then(arrival) {
         ctx.entrypoint = arrival.entrypoint.clone();
         ctx.client = canonical(arrival.peer.ip());
-        ctx.tls_version = arrival.tls.as_ref().map(|tls| tls.version);
+        if let Some(tls) = &arrival.tls {
+            ctx.tls_version = Some(tls.version);
+            ctx.client_certificate = tls.client.clone();
+        }
     }
     // The front does so for HTTP/1; HTTP/2 streams come to pingora directly.
     session.as_downstream_mut().set_write_timeout(Some(CLIENT_IDLE));

@@ -9,6 +9,7 @@ use super::{
     Shared,
     admit::IDENTITY_PREFIX,
     arrival::arrival,
+    client_certificate,
     context::RequestContext,
     endpoint_lane, http_lane, llm_lane, operator, reply,
     snapshot::{CompiledRoute, Lane, RateLimitStep, Step},
@@ -21,7 +22,7 @@ use crate::{
     },
     fault::{Fault, FaultKind},
     plugin::{Version, api},
-    route::{RequestView, sanitised_path},
+    route::{RequestView, canonical_host, sanitised_path},
 };
 
 /// The longest incoming request id that is kept.
@@ -51,6 +52,9 @@ pub(super) async fn serve(
     if matches!(session.req_header().method, http::Method::TRACE | http::Method::CONNECT) {
         return Err(Fault::new(FaultKind::MethodNotAllowed, "TRACE and CONNECT are not served"));
     }
+    if misdirected(session) {
+        return Err(Fault::new(FaultKind::Misdirected, "this connection was made for another host"));
+    }
     let route = matched(&snapshot, session, ctx)
         .ok_or_else(|| Fault::new(FaultKind::NoRoute, "no route matches this request"))?;
     ctx.route = Some(route.clone());
@@ -73,6 +77,13 @@ pub(super) async fn serve(
         }
     }
     Ok(Served::Answered)
+}
+
+/// The client reached one host's TLS and asks for another, of which the TLS
+/// asks other things: a certificate, perhaps (RFC 9110 section 7.4).
+fn misdirected(session: &Session) -> bool {
+    let tls = session.digest().and_then(arrival).and_then(|arrival| arrival.tls.as_ref());
+    tls.is_some_and(|tls| !tls.admits(&canonical_host(authority(session.req_header()))))
 }
 
 fn matched(
@@ -228,8 +239,23 @@ fn request_head(
         path: head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
         client_address: ctx.client.to_string(),
         route: route.name.to_string(),
-        headers: subscribed(&version.subscription().request_headers, &head.headers),
+        headers: known_headers(&version.subscription().request_headers, &head.headers, ctx),
     }
+}
+
+/// The named headers of the client, and those by which we tell who it is.
+fn known_headers(
+    names: &[HeaderName],
+    headers: &http::HeaderMap,
+    ctx: &RequestContext,
+) -> Vec<(String, String)> {
+    let mut found = subscribed(names, headers);
+    if let Some(identity) = ctx.client_certificate.as_deref() {
+        found.extend(client_certificate::headers(identity).filter_map(|(name, value)| {
+            names.iter().any(|wanted| wanted == name).then(|| (name.to_owned(), value))
+        }));
+    }
+    found
 }
 
 /// The named headers that are present and valid UTF-8.

@@ -8,7 +8,10 @@ use std::{
 
 use http::{HeaderMap, HeaderName, Uri};
 
-use super::snapshot::{CompiledRoute, Snapshot};
+use super::{
+    arrival::ClientIdentity,
+    snapshot::{CompiledRoute, Snapshot},
+};
 use crate::{auth::Caller, fault::FaultKind, plugin::Version, telemetry::InFlight};
 
 /// Lives from the first byte of a request to its access record.
@@ -25,6 +28,8 @@ pub struct RequestContext {
     pub(super) entrypoint: Arc<str>,
     pub(super) client: IpAddr,
     pub(super) tls_version: Option<&'static str>,
+    /// Who the client proved to be by its certificate.
+    pub(super) client_certificate: Option<Arc<ClientIdentity>>,
     pub(super) snapshot: Option<Arc<Snapshot>>,
     pub(super) route: Option<Arc<CompiledRoute>>,
     pub(super) caller: Option<Arc<Caller>>,
@@ -72,6 +77,7 @@ impl RequestContext {
             entrypoint: Arc::from(""),
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             tls_version: None,
+            client_certificate: None,
             snapshot: None,
             route: None,
             caller: None,

@@ -7,7 +7,10 @@ use http::{HeaderName, HeaderValue, Uri, header};
 use http_body_util::BodyExt;
 use pingora::{http::ResponseHeader, proxy::Session};
 
-use super::{admit::CLIENT_IDLE, chain::authority, context::RequestContext, http_lane::is_hop_by_hop, reply};
+use super::{
+    admit::CLIENT_IDLE, chain::authority, client_certificate, context::RequestContext,
+    http_lane::is_hop_by_hop, reply,
+};
 use crate::{
     auth::Caller,
     fault::{Fault, FaultKind},
@@ -145,6 +148,11 @@ fn identify(headers: &mut http::HeaderMap, ctx: &RequestContext, identity: &Iden
             set("tollgate-caller", &caller.id);
             set("tollgate-tenant", &caller.tenant);
             set("tollgate-tier", &caller.tier);
+        }
+    }
+    if let Some(identity) = ctx.client_certificate.as_deref() {
+        for (name, value) in client_certificate::headers(identity) {
+            set(name, &value);
         }
     }
 }

@@ -4,6 +4,7 @@
 mod admit;
 mod arrival;
 mod chain;
+mod client_certificate;
 mod context;
 mod endpoint_lane;
 mod grpc;
@@ -31,7 +32,7 @@ use pingora::{
     proxy::{FailToProxy, ProxyHttp, Session},
 };
 
-pub use arrival::{Arrival, TlsInfo, arrival};
+pub use arrival::{Arrival, ClientIdentity, HostRules, TlsInfo, arrival};
 pub use context::RequestContext;
 pub use snapshot::{CompileError, Snapshot};
 

@@ -111,6 +111,7 @@ fn access_record(shared: &Shared, session: &Session, ctx: &RequestContext, statu
         duration: ctx.started.elapsed(),
         upstream: ctx.upstream,
         tls_version: ctx.tls_version,
+        client_certificate: ctx.client_certificate.as_deref().map(|identity| &*identity.subject),
         caller: ctx.caller.as_deref().map(|caller| &*caller.id),
         fault: ctx.fault.map(|fault| fault.label()),
         llm,

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 /// The host of an authority: no port, no brackets, no trailing dot, lower case.
 /// Host patterns see the same, so `example.com.` cannot slip past one.
-pub(super) fn host(authority: &str) -> Cow<'_, str> {
+pub fn host(authority: &str) -> Cow<'_, str> {
     let host = without_port(authority);
     let host = host.strip_suffix('.').unwrap_or(host);
     if host.bytes().any(|byte| byte.is_ascii_uppercase()) {

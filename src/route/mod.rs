@@ -16,6 +16,6 @@ mod priority;
 mod rule;
 mod table;
 
-pub use canonical::sanitised_path;
+pub use canonical::{host as canonical_host, sanitised_path};
 pub use priority::priority;
 pub use table::{RequestView, RouteError, Table, Verdict};

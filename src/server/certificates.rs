@@ -1,64 +1,159 @@
-//! PEM files become signing keys and the names that they serve.
+//! Certificates that come at run time, from whoever gets them: each takes
+//! effect for the next handshake on every entrypoint, without a reload.
 
-use std::path::{Path, PathBuf};
+use std::{collections::HashMap, fmt, sync::Arc, time::SystemTime};
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rustls::{
+    ServerConfig,
+    crypto::{CryptoProvider, aws_lc_rs},
+    server::NoServerSessionStorage,
+    sign::SingleCertAndKey,
+};
 
-use crate::config::tls::CertificateFiles;
+use super::{
+    FrontEvents,
+    by_name::ByName,
+    certificate::{self, Certificate, CertificateError},
+};
 
-#[derive(Debug, thiserror::Error)]
-pub enum CertificateError {
-    #[error("{}: {source}", file.display())]
-    Unreadable { file: PathBuf, source: rustls::pki_types::pem::Error },
-    #[error("{}: no certificate in it", file.display())]
-    Empty { file: PathBuf },
-    #[error("{}: {source}", file.display())]
-    Malformed { file: PathBuf, source: webpki::Error },
-    #[error("{}: no DNS name in its subject alternative names", file.display())]
-    Nameless { file: PathBuf },
-    #[error("{} and {}: {source}", cert_file.display(), key_file.display())]
-    Unusable { cert_file: PathBuf, key_file: PathBuf, source: rustls::Error },
-    #[error("an entrypoint with TLS needs a certificate")]
-    None,
+/// The protocol of tls-alpn-01 (RFC 8737 section 6.2).
+pub(super) const ACME_TLS: &[u8] = b"acme-tls/1";
+
+/// What [`FrontEvents::certificates`] calls the entrypoint of certificates that
+/// every entrypoint has.
+const EVERYWHERE: &str = "*";
+
+/// Certificates beside those from files, which win where both serve a name.
+/// Shared by all entrypoints; every method may be called from anywhere.
+pub struct Certificates {
+    provider: Arc<CryptoProvider>,
+    events: Arc<dyn FrontEvents>,
+    held: ArcSwap<ByName>,
+    challenges: ArcSwap<HashMap<String, Arc<ServerConfig>>>,
+    /// One change at a time; readers never wait.
+    changing: Mutex<()>,
 }
 
-/// A chain with its key.
-pub(super) struct Certificate {
-    pub(super) chain: Vec<CertificateDer<'static>>,
-    pub(super) key: PrivateKeyDer<'static>,
-    /// DNS names in lower case; a wildcard keeps its `*.`.
-    pub(super) names: Vec<String>,
-}
-
-/// Reads from disk; call it off the runtime's workers or rarely. Only the first
-/// certificate of an entrypoint, which serves clients without a name, may be
-/// `nameless`.
-pub(super) fn load(files: &CertificateFiles, nameless: bool) -> Result<Certificate, CertificateError> {
-    let chain = read_chain(&files.cert_file)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key_file)
-        .map_err(|source| CertificateError::Unreadable { file: files.key_file.clone(), source })?;
-    let names = names(&chain[0], &files.cert_file)?;
-    if names.is_empty() && !nameless {
-        return Err(CertificateError::Nameless { file: files.cert_file.clone() });
+impl Certificates {
+    /// None yet. `events` hears of every change of what is held.
+    pub fn new(events: Arc<dyn FrontEvents>) -> Arc<Self> {
+        Arc::new(Self {
+            provider: Arc::new(aws_lc_rs::default_provider()),
+            events,
+            held: ArcSwap::default(),
+            challenges: ArcSwap::default(),
+            changing: Mutex::default(),
+        })
     }
-    Ok(Certificate { chain, key, names })
-}
 
-/// Never empty.
-fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
-    let unreadable = |source| CertificateError::Unreadable { file: file.to_owned(), source };
-    let chain: Vec<_> = CertificateDer::pem_file_iter(file)
-        .map_err(unreadable)?
-        .collect::<Result<_, _>>()
-        .map_err(unreadable)?;
-    if chain.is_empty() {
-        return Err(CertificateError::Empty { file: file.to_owned() });
+    /// Serves `names` (`*.` for one more label) with this chain, leaf first, and
+    /// key, both PEM, in place of what served them before.
+    ///
+    /// # Errors
+    /// When PEM or key cannot be read, they do not belong together, or the
+    /// certificate does not serve one of the names. Nothing has changed then.
+    pub fn insert(&self, names: &[String], chain_pem: &[u8], key_pem: &[u8]) -> Result<(), CertificateError> {
+        let certificate = Certificate::from_pem(&self.provider, chain_pem, key_pem)?;
+        let names: Vec<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+        if let Some(name) = names.iter().find(|name| !certificate.serves(name)) {
+            return Err(CertificateError::NotFor(name.clone()));
+        }
+        let certificate = Arc::new(certificate);
+        self.change(|held| {
+            for name in &names {
+                held.put(name, certificate.clone());
+            }
+        });
+        Ok(())
     }
-    Ok(chain)
+
+    /// What is not there is no error.
+    pub fn remove(&self, names: &[String]) {
+        self.change(|held| {
+            for name in names {
+                held.remove(&name.to_ascii_lowercase());
+            }
+        });
+    }
+
+    /// All names with a certificate, sorted.
+    pub fn names(&self) -> Vec<String> {
+        self.held.load().names()
+    }
+
+    /// The end of the certificate that was inserted for exactly this name.
+    pub fn not_after(&self, name: &str) -> Option<SystemTime> {
+        self.held.load().under(&name.to_ascii_lowercase()).first().map(|held| held.not_after)
+    }
+
+    /// Answers validations of `name` by tls-alpn-01 (RFC 8737) with this
+    /// certificate and key, both PEM, until [`Certificates::remove_challenge`].
+    /// Only handshakes that offer `acme-tls/1` alone get it; they are closed
+    /// after it.
+    pub fn tls_alpn_challenge(
+        &self,
+        name: &str,
+        cert_pem: &[u8],
+        key_pem: &[u8],
+    ) -> Result<(), CertificateError> {
+        let key = certificate::challenge_key(&self.provider, cert_pem, key_pem)?;
+        let mut config = ServerConfig::builder_with_provider(self.provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(CertificateError::Unusable)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+        config.alpn_protocols = vec![ACME_TLS.to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        let _changing = self.changing.lock();
+        let mut challenges = HashMap::clone(&self.challenges.load());
+        challenges.insert(name.to_ascii_lowercase(), Arc::new(config));
+        self.challenges.store(Arc::new(challenges));
+        Ok(())
+    }
+
+    /// What is not there is no error.
+    pub fn remove_challenge(&self, name: &str) {
+        let _changing = self.changing.lock();
+        let mut challenges = HashMap::clone(&self.challenges.load());
+        challenges.remove(&name.to_ascii_lowercase());
+        self.challenges.store(Arc::new(challenges));
+    }
+
+    /// `name` in lower case.
+    pub(super) fn challenge(&self, name: &str) -> Option<Arc<ServerConfig>> {
+        self.challenges.load().get(name).cloned()
+    }
+
+    pub(super) fn held(&self) -> arc_swap::Guard<Arc<ByName>> {
+        self.held.load()
+    }
+
+    pub(super) fn provider(&self) -> &Arc<CryptoProvider> {
+        &self.provider
+    }
+
+    fn change(&self, change: impl FnOnce(&mut ByName)) {
+        let _changing = self.changing.lock();
+        let mut held = ByName::clone(&self.held.load());
+        change(&mut held);
+        let ends: Vec<_> = held
+            .names()
+            .into_iter()
+            .filter_map(|name| {
+                let end = held.under(&name).first()?.not_after;
+                Some((name, end))
+            })
+            .collect();
+        self.held.store(Arc::new(held));
+        self.events.certificates(EVERYWHERE, &ends);
+    }
 }
 
-fn names(leaf: &CertificateDer<'_>, file: &Path) -> Result<Vec<String>, CertificateError> {
-    let leaf = webpki::EndEntityCert::try_from(leaf)
-        .map_err(|source| CertificateError::Malformed { file: file.to_owned(), source })?;
-    Ok(leaf.valid_dns_names().map(str::to_ascii_lowercase).collect())
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates").field("names", &self.names()).finish_non_exhaustive()
+    }
 }

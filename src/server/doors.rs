@@ -13,12 +13,12 @@ use tokio::{
 };
 
 use super::{
-    CertificateError, FrontEvents,
+    Certificates, FrontEvents,
     doorman::{Building, Doorman},
     front::Policy,
     sockets::{self, Inherited, Socket},
     ticket::House,
-    tls::{TlsBasis, TlsPolicy},
+    tls::{TlsBasis, TlsError, TlsPolicy},
 };
 use crate::config::{Name, entrypoint::Entrypoint};
 
@@ -26,10 +26,8 @@ use crate::config::{Name, entrypoint::Entrypoint};
 pub enum DoorError {
     #[error("entrypoint {entrypoint}: cannot listen on {address}: {source}")]
     Bind { entrypoint: Name, address: SocketAddr, source: io::Error },
-    #[error("entrypoint {entrypoint}: {source}")]
-    Certificate { entrypoint: Name, source: Box<CertificateError> },
-    #[error("no key for session tickets: {0}")]
-    Tickets(rustls::Error),
+    #[error("entrypoint {entrypoint}: tls: {source}")]
+    Tls { entrypoint: Name, source: Box<TlsError> },
 }
 
 /// The listeners of the process and what gets their connections.
@@ -78,42 +76,45 @@ async fn close_all(doors: Vec<Door>, deadline: Duration) -> bool {
     clean
 }
 
-/// Reads every certificate that `entrypoints` names; binds nothing.
+/// Reads every certificate that `entrypoints` names, and compiles their TLS
+/// options; binds nothing.
 pub fn check(entrypoints: &BTreeMap<Name, Entrypoint>) -> Result<(), Vec<DoorError>> {
-    let basis = TlsBasis::new().map_err(|error| vec![DoorError::Tickets(error)])?;
+    let basis = TlsBasis::new(Certificates::new(Arc::new(())));
     let errors: Vec<_> = entrypoints
         .iter()
-        .filter_map(|(name, entrypoint)| {
-            Some((name, TlsPolicy::load(&basis, entrypoint.tls.as_ref()?).err()?))
-        })
-        .map(|(name, source)| DoorError::Certificate { entrypoint: name.clone(), source: Box::new(source) })
+        .filter_map(|(name, entrypoint)| tls(&basis, name, entrypoint).err())
+        .flatten()
         .collect();
     if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+fn tls(basis: &TlsBasis, name: &Name, entrypoint: &Entrypoint) -> Result<Option<TlsPolicy>, Vec<DoorError>> {
+    let Some(tls) = &entrypoint.tls else { return Ok(None) };
+    TlsPolicy::load(basis, tls).map(Some).map_err(|errors| {
+        let of = |source| DoorError::Tls { entrypoint: name.clone(), source: Box::new(source) };
+        errors.into_iter().map(of).collect()
+    })
 }
 
 impl<A> Doors<A>
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    /// No listener yet.
-    ///
-    /// # Errors
-    /// When no key for session tickets can be made (no randomness).
-    pub fn new(app: Arc<A>, events: Arc<dyn FrontEvents>) -> io::Result<Arc<Self>> {
+    /// No listener yet. `certificates` serve beside those of the entrypoints.
+    pub fn new(app: Arc<A>, events: Arc<dyn FrontEvents>, certificates: Arc<Certificates>) -> Arc<Self> {
         let building = Building {
             app,
             events,
             house: Arc::new(House::new()),
             accepting: Arc::new(watch::Sender::new(true)),
         };
-        let basis = TlsBasis::new().map_err(io::Error::other)?;
-        Ok(Arc::new(Self {
+        Arc::new(Self {
             building,
-            basis,
+            basis: TlsBasis::new(certificates),
             open: Mutex::default(),
             inherited: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
-        }))
+        })
     }
 
     /// Beyond `max` open connections over all entrypoints new ones are shed.
@@ -157,9 +158,13 @@ where
             tracing::warn!(socket = ?unused.listener, name = unused.name, "no entrypoint for an inherited socket");
         }
         let mut open = self.open.lock();
+        for gone in open.iter().filter(|door| !entrypoints.contains_key(&door.name)) {
+            self.building.events.certificates(gone.name.as_str(), &[]);
+        }
         let mut before: Vec<Option<Door>> = std::mem::take(&mut *open).into_iter().map(Some).collect();
         for plan in plans {
             let policy = Arc::new(plan.policy);
+            self.tell_certificates(&policy);
             match plan.source {
                 Source::Bound(listener, bound) => {
                     open.push(self.building.open(plan.name, plan.asked, bound, listener, policy));
@@ -177,6 +182,11 @@ where
             tokio::spawn(door.close(patience));
         }
         Ok(())
+    }
+
+    fn tell_certificates(&self, policy: &Policy) {
+        let ends = policy.tls.as_ref().map_or(&[][..], |tls| &tls.ends);
+        self.building.events.certificates(&policy.entrypoint, ends);
     }
 
     /// Real addresses, with the ports that were chosen for port 0.
@@ -238,7 +248,9 @@ where
                 (Ok(policy), Ok(source)) => {
                     plans.push(Plan { name: name.clone(), asked: entrypoint.address, policy, source });
                 }
-                (policy, source) => errors.extend(policy.err().into_iter().chain(source.err())),
+                (policy, source) => {
+                    errors.extend(policy.err().into_iter().flatten().chain(source.err()));
+                }
             }
         }
         if errors.is_empty() { Ok(plans) } else { Err(errors) }
@@ -291,16 +303,10 @@ where
         passed
     }
 
-    fn policy(&self, name: &Name, entrypoint: &Entrypoint) -> Result<Policy, DoorError> {
-        let load = |tls| TlsPolicy::load(&self.basis, tls);
-        let tls = entrypoint.tls.as_ref().map(load).transpose();
-        let tls = tls.map_err(|source| DoorError::Certificate {
-            entrypoint: name.clone(),
-            source: Box::new(source),
-        })?;
+    fn policy(&self, name: &Name, entrypoint: &Entrypoint) -> Result<Policy, Vec<DoorError>> {
         Ok(Policy {
             entrypoint: name.shared(),
-            tls,
+            tls: tls(&self.basis, name, entrypoint)?,
             timeouts: entrypoint.timeouts.clone(),
             limits: entrypoint.limits.clone(),
             proxy_protocol: entrypoint.proxy_protocol.clone(),

@@ -103,11 +103,13 @@ where
                 .ok();
         };
         match tls::handshake(policy, tcp, self.policy.timeouts.handshake).await {
-            Ok(secured) => {
+            Ok(None) => None,
+            Ok(Some(secured)) => {
                 let arrival = Arrival { entrypoint, peer, local, tls: Some(secured.info) };
                 Connection::new(Box::new(secured.stream), id, arrival, secured.http2).ok()
             }
             Err(failure) => {
+                tracing::debug!(entrypoint = &*entrypoint, %peer, reason = failure.label(), "handshake failed");
                 self.events.handshake_failed(&entrypoint, failure.label());
                 None
             }

@@ -4,20 +4,31 @@
 //! The process runs on its own tokio runtime. The engine is pingora's
 //! `HttpProxy`, given one connection (HTTP/2) or one request (HTTP/1) at a time.
 
+mod by_name;
+mod certificate;
 mod certificates;
 mod connection;
 mod doorman;
 mod doors;
 mod front;
 mod head;
+mod opening;
 mod sockets;
 mod ticket;
 mod tls;
+mod tls_failure;
+mod tls_hosts;
+mod tls_options;
+mod tls_sessions;
+mod x509;
 
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use pingora::{
     apps::HttpServerOptions,
@@ -26,9 +37,12 @@ use pingora::{
     server::configuration::ServerConf,
 };
 
-pub use certificates::CertificateError;
+pub use certificate::CertificateError;
+pub use certificates::Certificates;
 pub use doors::{DoorError, Doors, check};
 pub use sockets::{Inherited, Socket};
+pub use tls::TlsError;
+pub use tls_options::TlsOptionsError;
 
 use crate::telemetry::Shed;
 
@@ -43,6 +57,9 @@ pub trait FrontEvents: Send + Sync + 'static {
     fn accept_failed(&self, _entrypoint: &str) {}
     /// `reason` is one of a few fixed words, fit for a metric label.
     fn handshake_failed(&self, _entrypoint: &str, _reason: &'static str) {}
+    /// All names that have a certificate of their own on `entrypoint` from now
+    /// on, and when it ends; `*` is every entrypoint. A name may come twice.
+    fn certificates(&self, _entrypoint: &str, _ends: &[(String, SystemTime)]) {}
     /// The front answered a malformed, oversized or slow head by itself.
     fn refused(&self, _entrypoint: &str, _status: u16) {}
 }

@@ -45,6 +45,9 @@ pub struct AccessRecord<'a> {
     pub upstream: Option<Duration>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_version: Option<&'a str>,
+    /// Subject of the client's certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub caller: Option<&'a str>,
     /// Label of the fault that ended the request.
@@ -166,6 +169,7 @@ pub(super) mod tests {
             duration: Duration::from_nanos(1_234_567),
             upstream: None,
             tls_version: None,
+            client_certificate: None,
             caller: None,
             fault: None,
             llm: None,

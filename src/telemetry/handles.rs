@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use prometheus::{Histogram, IntCounter, IntGauge};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 /// Declares an enum of label values together with the list of all of them, in
 /// the order of their discriminants.
@@ -128,7 +128,8 @@ impl Drop for InFlight {
 pub struct EntrypointMetrics {
     pub(super) open: IntGauge,
     pub(super) total: IntCounter,
-    pub(super) tls_errors: IntCounter,
+    pub(super) name: String,
+    pub(super) tls_errors: IntCounterVec,
     pub(super) refused: IntCounter,
     pub(super) shed: [IntCounter; SHEDS.len()],
     pub(super) accept_errors: IntCounter,
@@ -160,8 +161,9 @@ impl EntrypointMetrics {
         self.refused.inc();
     }
 
-    pub fn tls_failed(&self) {
-        self.tls_errors.inc();
+    /// `reason` is one of a few.
+    pub fn tls_failed(&self, reason: &'static str) {
+        self.tls_errors.with_label_values(&[self.name.as_str(), reason]).inc();
     }
 }
 

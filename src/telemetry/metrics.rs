@@ -3,8 +3,13 @@
 //! request only adds to atomics. A name that a reload removes keeps its series
 //! until the process ends.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
+use parking_lot::Mutex;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder, core::Collector,
@@ -32,6 +37,9 @@ pub struct Metrics {
     connections_open: IntGaugeVec,
     connections: IntCounterVec,
     tls_handshake_errors: IntCounterVec,
+    certificate_not_after: IntGaugeVec,
+    /// By entrypoint: the names that `certificate_not_after` has now.
+    certificate_names: Mutex<HashMap<String, Vec<String>>>,
     heads_refused: IntCounterVec,
     connections_shed: IntCounterVec,
     accept_errors: IntCounterVec,
@@ -86,9 +94,16 @@ impl Metrics {
             tls_handshake_errors: counters(
                 r,
                 "tls_handshake_errors_total",
-                "Failed TLS handshakes.",
-                &["entrypoint"],
+                "Failed TLS handshakes, by reason.",
+                &["entrypoint", "reason"],
             ),
+            certificate_not_after: gauges(
+                r,
+                "certificate_not_after_seconds",
+                "Unix time at which a served certificate ends; entrypoint * is all of them.",
+                &["entrypoint", "name"],
+            ),
+            certificate_names: Mutex::default(),
             connections_shed: counters(
                 r,
                 "connections_shed_total",
@@ -183,12 +198,37 @@ impl Metrics {
         Arc::new(EntrypointMetrics {
             open: self.connections_open.with_label_values(&[entrypoint]),
             total: self.connections.with_label_values(&[entrypoint]),
-            tls_errors: self.tls_handshake_errors.with_label_values(&[entrypoint]),
+            name: entrypoint.to_owned(),
+            tls_errors: self.tls_handshake_errors.clone(),
             refused: self.heads_refused.with_label_values(&[entrypoint]),
             shed: SHEDS
                 .map(|bound: Shed| self.connections_shed.with_label_values(&[entrypoint, bound.label()])),
             accept_errors: self.accept_errors.with_label_values(&[entrypoint]),
         })
+    }
+
+    /// All names that `entrypoint` has a certificate for, with its end; those
+    /// of before that are not among them are forgotten.
+    pub fn certificates(&self, entrypoint: &str, ends: &[(String, SystemTime)]) {
+        // Of two certificates for a name the one that ends first needs attention.
+        let mut earliest = BTreeMap::new();
+        for (name, end) in ends {
+            let known = earliest.entry(name.as_str()).or_insert(*end);
+            *known = (*known).min(*end);
+        }
+        let names = earliest.keys().map(|name| (*name).to_owned()).collect();
+        let mut known = self.certificate_names.lock();
+        for gone in known.insert(entrypoint.to_owned(), names).unwrap_or_default() {
+            if !earliest.contains_key(gone.as_str()) {
+                // It was set, so it is there to be removed.
+                let _ = self.certificate_not_after.remove_label_values(&[entrypoint, &gone]);
+            }
+        }
+        for (name, end) in earliest {
+            let seconds = end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let gauge = self.certificate_not_after.with_label_values(&[entrypoint, name]);
+            gauge.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+        }
     }
 
     pub fn upstream(&self, service: &str) -> Arc<UpstreamMetrics> {

@@ -34,7 +34,7 @@ use crate::{
         tls::{CertificateFiles, EntrypointTls, TlsOptions},
     },
     proxy::arrival,
-    server::{Doors, FrontEvents, http_proxy},
+    server::{Certificates, Doors, FrontEvents, http_proxy},
     telemetry::Shed,
 };
 
@@ -120,7 +120,7 @@ impl World {
         let origin = origin(gate.clone(), tell).await;
         let events = Arc::new(Seen::default());
         let engine = http_proxy(Relay { origin }, PATIENCE, 16, 1);
-        let doors = Doors::new(engine, events.clone()).unwrap();
+        let doors = Doors::new(engine, events.clone(), Certificates::new(events.clone()));
         Self { doors, events, reached, gate, files: tempfile::tempdir().unwrap() }
     }
 

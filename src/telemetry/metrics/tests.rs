@@ -51,7 +51,7 @@ fn connections_and_limits_are_counted() {
     web.opened();
     web.opened();
     web.closed();
-    web.tls_failed();
+    web.tls_failed("timeout");
     metrics.upstream("echo").connect_failed();
     let five = metrics.rate_limit("five");
     five.decided(true);
@@ -62,7 +62,7 @@ fn connections_and_limits_are_counted() {
         &[
             "tollgate_connections_open{entrypoint=\"web\"} 1",
             "tollgate_connections_total{entrypoint=\"web\"} 2",
-            "tollgate_tls_handshake_errors_total{entrypoint=\"web\"} 1",
+            "tollgate_tls_handshake_errors_total{entrypoint=\"web\",reason=\"timeout\"} 1",
             "tollgate_upstream_connect_errors_total{service=\"echo\"} 1",
             "tollgate_rate_limit_decisions_total{policy=\"five\",verdict=\"allowed\"} 2",
             "tollgate_rate_limit_decisions_total{policy=\"five\",verdict=\"denied\"} 1",
