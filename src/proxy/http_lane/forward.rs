@@ -209,7 +209,9 @@ async fn relay(
     session: &mut Session,
     ctx: &mut RequestContext,
 ) -> Result<(), Fault> {
-    let last = exchange.answering.ended().map_err(|error| failed(error).fault)?;
+    // Some origins send a body where there is none; on HTTP/2 it would break the stream.
+    let last = head::is_bodiless(session, &answer)
+        || exchange.answering.ended().map_err(|error| failed(error).fault)?;
     let head = head::response(session, answer, ctx).await.map_err(client_gone)?;
     let mut delivery = Delivery::begin(session, head, last).await.map_err(client_gone)?;
     let trailers = if last {
