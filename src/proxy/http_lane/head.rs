@@ -55,8 +55,11 @@ fn for_http1(session: &Session, bodiless: bool, head: &mut RequestHeader) -> Res
         head.insert_header(header::HOST, host).map_err(invalid)?;
         join_cookies(head).map_err(invalid)?;
     }
-    let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-    head.set_raw_path(target.as_bytes()).map_err(invalid)?;
+    // Most targets are a path already; setting one parses it again.
+    if head.uri.authority().is_some() {
+        let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+        head.set_raw_path(target.as_bytes()).map_err(invalid)?;
+    }
     head.set_version(Version::HTTP_11);
     frame(session, bodiless, head).map_err(invalid)
 }
