@@ -25,6 +25,8 @@ const MAX_H2_STREAMS: usize = 100;
 /// A dead HTTP/2 connection is noticed so soon after its last sign of life; it
 /// is shared, so every request on it would wait for a timeout of its own.
 const H2_PING: Duration = Duration::from_secs(20);
+/// How much of a response may wait here for a client that reads slowly.
+const H2_STREAM_WINDOW: u32 = 1 << 20;
 /// How long an unused connection stays in the pool.
 pub(super) const POOLED: Duration = Duration::from_secs(60);
 
@@ -101,6 +103,7 @@ pub fn peer(target: &Target, address: SocketAddr, timeouts: &UpstreamTimeouts, g
     options.write_timeout = Some(timeouts.idle);
     options.idle_timeout = Some(POOLED);
     options.max_h2_streams = MAX_H2_STREAMS;
+    options.h2_stream_window_size = Some(H2_STREAM_WINDOW);
     options.h2_ping_interval = Some(H2_PING);
     // Without TLS there is no negotiation, and few origins speak it unasked.
     options.set_http_version(if target.tls { 2 } else { 1 }, 1);

@@ -11,7 +11,7 @@ use crate::harness::{
 };
 
 /// The interpreter that `cargo xtask test` prepares.
-fn python() -> Option<String> {
+pub(crate) fn python() -> Option<String> {
     let python = std::env::var("TOLLGATE_CLIENT_PYTHON").ok();
     if python.is_none() {
         eprintln!("SKIPPED: no Python with the client packages; cargo xtask test prepares one");
@@ -19,7 +19,7 @@ fn python() -> Option<String> {
     python
 }
 
-async fn passes(python: String, script: &str, environment: Vec<(&'static str, String)>) {
+pub(crate) async fn passes(python: String, script: &str, environment: Vec<(&'static str, String)>) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
     let run = move || Command::new(python).arg(script).envs(environment).output();
     let output = tokio::task::spawn_blocking(run).await.expect("the thread ends").expect("python runs");

@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
 };
 use tollgate_fakes::{Origin, Provider};
 
@@ -169,8 +169,17 @@ async fn a_slow_answer_to_an_upload_is_a_504() {
 
 #[tokio::test]
 async fn after_100_continue_a_fault_is_still_told() {
+    let hanging_up = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = hanging_up.local_addr().expect("a bound socket");
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = hanging_up.accept().await {
+            // The head and the body, and then not a word.
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"hello") && tcp.read_buf(&mut asked).await.is_ok_and(|read| read > 0) {}
+        }
+    });
     let gateway = Gateway::given(json!({
-        "services": {"echo": {"targets": [{"url": format!("http://{}", tollgate_fakes::refusing_address().await)}]}},
+        "services": {"echo": {"targets": [{"url": format!("http://{address}")}]}},
         "routes": {"echo": {"rule": "PathPrefix(`/`)", "service": "echo"}},
     }))
     .await;

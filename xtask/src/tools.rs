@@ -12,9 +12,10 @@ use crate::shell::{command, read, root, run};
 
 const WASM_TARGET: &str = "wasm32-wasip2";
 /// The newest stable ones when they were pinned.
-const CLIENTS: [&str; 2] = [OPENAI_PIN, ANTHROPIC_PIN];
+const CLIENTS: [&str; 3] = [OPENAI_PIN, ANTHROPIC_PIN, GRPC_PIN];
 const OPENAI_PIN: &str = "openai==3.52.0";
 const ANTHROPIC_PIN: &str = "anthropic==2.11.0";
+const GRPC_PIN: &str = "grpcio==1.85.1";
 
 /// What every build needs: the guests' target and cmake.
 pub(crate) fn prepare_build() -> anyhow::Result<()> {

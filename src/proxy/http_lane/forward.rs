@@ -29,7 +29,8 @@ pub(in crate::proxy) async fn forward(
     ctx: &mut RequestContext,
 ) -> Result<(), Fault> {
     let wire = wire(cluster.protocol(), session)?;
-    let mut upload = Upload::of(session);
+    let idempotent = session.req_header().method.is_idempotent();
+    let mut upload = Upload::of(session, idempotent || wire == Wire::Http2);
     let mut asked = session.req_header().headers.contains_key(header::EXPECT);
     let mut refusals = 0;
     loop {
@@ -183,10 +184,10 @@ fn client_patience(timeouts: &UpstreamTimeouts, is_grpc: bool) -> Duration {
 
 /// Whether the target takes no more of the request. It may have answered.
 fn refused(drained: Result<(), ExchangeError>) -> Result<bool, Failure> {
-    match drained {
-        Ok(()) => Ok(false),
-        Err(ExchangeError::TimedOut) => Err(failed(ExchangeError::TimedOut)),
-        Err(_) => Ok(true),
+    match drained.err() {
+        None => Ok(false),
+        Some(error @ ExchangeError::TimedOut) => Err(failed(error)),
+        Some(_) => Ok(true),
     }
 }
 
@@ -209,7 +210,9 @@ async fn relay(
     session: &mut Session,
     ctx: &mut RequestContext,
 ) -> Result<(), Fault> {
-    let last = exchange.answering.ended().map_err(|error| failed(error).fault)?;
+    // Some origins send a body where there is none; on HTTP/2 it would break the stream.
+    let last = head::is_bodiless(session, &answer)
+        || exchange.answering.ended().map_err(|error| failed(error).fault)?;
     let head = head::response(session, answer, ctx).await.map_err(client_gone)?;
     let mut delivery = Delivery::begin(session, head, last).await.map_err(client_gone)?;
     let trailers = if last {
@@ -247,7 +250,8 @@ async fn pump(
     let (mut ended, mut may_have_trailers) = (false, true);
     while !ended || delivery.busy() {
         let (going_up, going_down) = (exchange.asking.busy() && !upload.refused, delivery.busy());
-        let from_client = !going_up && !(upload.done && delivery.is_http2());
+        // With the request read to its end, `progress` sees a client of HTTP/2 go.
+        let from_client = !(going_up || upload.done && delivery.is_http2());
         tokio::select! {
             piece = exchange.answering.piece(timeouts.idle), if !ended && !going_down => {
                 match piece.map_err(broken)? {

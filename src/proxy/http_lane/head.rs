@@ -55,8 +55,11 @@ fn for_http1(session: &Session, bodiless: bool, head: &mut RequestHeader) -> Res
         head.insert_header(header::HOST, host).map_err(invalid)?;
         join_cookies(head).map_err(invalid)?;
     }
-    let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
-    head.set_raw_path(target.as_bytes()).map_err(invalid)?;
+    // Most targets are a path already; setting one parses it again.
+    if head.uri.authority().is_some() {
+        let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+        head.set_raw_path(target.as_bytes()).map_err(invalid)?;
+    }
     head.set_version(Version::HTTP_11);
     frame(session, bodiless, head).map_err(invalid)
 }
@@ -163,10 +166,10 @@ pub(super) async fn response(
     reply::decorate(&mut head, ctx)?;
     let client = session.req_header().version;
     head.set_version(if client == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 });
-    let bodiless = head.status == http::StatusCode::NO_CONTENT
-        || head.status == http::StatusCode::NOT_MODIFIED
-        || session.req_header().method == http::Method::HEAD;
-    if client == Version::HTTP_11 && !bodiless && !head.headers.contains_key(header::CONTENT_LENGTH) {
+    if client == Version::HTTP_11
+        && !is_bodiless(session, &head)
+        && !head.headers.contains_key(header::CONTENT_LENGTH)
+    {
         head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
     }
     Ok(head)
@@ -213,6 +216,11 @@ fn edit_response(response: &mut ResponseHeader, edits: Vec<api::Edit>, plugin: &
             tracing::warn!(request_id = %ctx.id, plugin, "plugin made an invalid edit of a response");
         }
     }
+}
+
+/// Whether no body follows this head, whatever its fields say (RFC 9112 section 6.3).
+pub(super) fn is_bodiless(session: &Session, head: &ResponseHeader) -> bool {
+    bodiless(head.status.as_u16()) || session.req_header().method == http::Method::HEAD
 }
 
 fn bodiless(status: u16) -> bool {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use pingora::{ErrorType, proxy::Session};
 
 use super::forward::{Failure, client_gone};
@@ -22,20 +22,22 @@ pub(super) struct Upload {
     pub(super) bodiless: bool,
     /// The target takes no more of it; its answer may be on the way all the same.
     pub(super) refused: bool,
-    /// All that came so far, to send it again; `None` once it is too much.
-    kept: Option<BytesMut>,
+    /// All that came so far, to send it again; `None` once it is too much, or
+    /// where no second attempt is thinkable.
+    kept: Option<Vec<Bytes>>,
 }
 
 impl Upload {
-    pub(super) fn of(session: &mut Session) -> Self {
+    /// `repeatable`: whether a second attempt may be made at all.
+    pub(super) fn of(session: &mut Session, repeatable: bool) -> Self {
         let done = session.as_downstream_mut().is_body_done();
-        Self { done, bodiless: done, refused: false, kept: Some(BytesMut::new()) }
+        Self { done, bodiless: done, refused: false, kept: repeatable.then(Vec::new) }
     }
 
     /// The beginning of the body for another attempt, if it is all there.
     pub(super) fn again(&mut self) -> Option<Bytes> {
         self.refused = false;
-        self.kept.as_ref().map(|kept| kept.clone().freeze())
+        self.kept.as_ref().map(|kept| kept.concat().into())
     }
 
     /// From now on there is no other attempt.
@@ -48,9 +50,11 @@ impl Upload {
     }
 
     fn keep(&mut self, piece: &Bytes) {
-        match &mut self.kept {
-            Some(kept) if kept.len() + piece.len() <= MOST_KEPT => kept.extend_from_slice(piece),
-            kept => *kept = None,
+        let Some(kept) = &mut self.kept else { return };
+        if kept.iter().map(Bytes::len).sum::<usize>() + piece.len() > MOST_KEPT {
+            self.kept = None;
+        } else if !piece.is_empty() {
+            kept.push(piece.clone());
         }
     }
 

@@ -1,7 +1,9 @@
 //! An HTTP origin that says what it was asked. What a path ends with decides:
 //! `/ws` echoes WebSocket messages, `/sse?n=N&every=MS` streams N events,
-//! `/status/NNN`, `/slow?ms=N` and `/bytes?n=N` do as named; all else is answered
-//! with the request as JSON.
+//! `/status/NNN`, `/slow?ms=N` and `/bytes?n=N` do as named, `/trailers` answers
+//! with trailers, `/cut?n=N` announces N bytes and breaks off before the last,
+//! `/echo` sends the body back as it comes; all else is answered with the request
+//! as JSON.
 
 use std::{
     io,
@@ -25,12 +27,16 @@ use tokio_tungstenite::{
     tungstenite::{handshake::derive_accept_key, protocol::Role},
 };
 
-use crate::serve::{self, Body, Listening};
+use crate::{
+    certificates::ServerCertificate,
+    serve::{self, Body, Listening},
+};
 
 /// A named echo server.
 #[derive(Debug)]
 pub struct Origin {
     listening: Listening,
+    scheme: &'static str,
     hits: Arc<AtomicU64>,
 }
 
@@ -44,16 +50,33 @@ impl Origin {
             answer(name.clone(), request)
         })
         .await;
-        Self { listening, hits }
+        Self { listening, scheme: "http", hits }
+    }
+
+    /// One behind TLS with these protocols by ALPN, `h2` or `http/1.1`.
+    pub async fn secure(
+        name: &str,
+        certificate: &ServerCertificate,
+        protocols: &[&str],
+    ) -> anyhow::Result<Self> {
+        let name: Arc<str> = name.into();
+        let hits = Arc::new(AtomicU64::new(0));
+        let counter = hits.clone();
+        let handler = move |request| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            answer(name.clone(), request)
+        };
+        let listening = serve::serve_tls(certificate, protocols, handler).await?;
+        Ok(Self { listening, scheme: "https", hits })
     }
 
     pub fn address(&self) -> SocketAddr {
         self.listening.address
     }
 
-    /// `http://127.0.0.1:PORT`, without a path.
+    /// `http://127.0.0.1:PORT`, without a path; `https` behind TLS.
     pub fn url(&self) -> String {
-        format!("http://{}", self.listening.address)
+        format!("{}://{}", self.scheme, self.listening.address)
     }
 
     /// Requests that arrived so far.
@@ -82,7 +105,38 @@ async fn answer(name: Arc<str>, mut request: Request<Incoming>) -> Response<Body
         let length = usize::try_from(number(&query, "n", 1024)).unwrap_or(usize::MAX).min(64 << 20);
         return Response::new(serve::whole(vec![b'x'; length]));
     }
+    if path.ends_with("/trailers") {
+        return trailers();
+    }
+    if path.ends_with("/cut") {
+        return cut(usize::try_from(number(&query, "n", 1024)).unwrap_or(usize::MAX).min(64 << 20));
+    }
+    if path.ends_with("/echo") {
+        return Response::new(request.into_body().map_err(io::Error::other).boxed_unsync());
+    }
     describe(&name, request).await
+}
+
+fn trailers() -> Response<Body> {
+    let trailers = http::HeaderMap::from_iter([(
+        http::HeaderName::from_static("x-sum"),
+        http::HeaderValue::from_static("5"),
+    )]);
+    let frames = [Frame::data(Bytes::from("hello")), Frame::trailers(trailers)];
+    let body = StreamBody::new(stream::iter(frames.map(Ok::<_, io::Error>)));
+    Response::builder().header(header::TRAILER, "x-sum").body(body.boxed_unsync()).expect("a valid header")
+}
+
+fn cut(length: usize) -> Response<Body> {
+    let sent = vec![b'x'; length.saturating_sub(1)];
+    let frames = [Ok(Frame::data(sent.into())), Err(io::Error::from(io::ErrorKind::ConnectionReset))];
+    // The data must be on its way before the error is met.
+    let paced = stream::iter(frames).then(|frame| async {
+        tokio::task::yield_now().await;
+        frame
+    });
+    let builder = Response::builder().header(header::CONTENT_LENGTH, length);
+    builder.body(StreamBody::new(paced).boxed_unsync()).expect("a valid header")
 }
 
 async fn describe(name: &str, request: Request<Incoming>) -> Response<Body> {

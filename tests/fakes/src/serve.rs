@@ -1,6 +1,7 @@
-//! One accept loop for all fakes: HTTP/1.1 and cleartext HTTP/2 on one port.
+//! One accept loop for all fakes: HTTP/1.1 and HTTP/2 on one port, without TLS
+//! by prior knowledge, with TLS by ALPN.
 
-use std::{convert::Infallible, future::Future, io, net::SocketAddr};
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -11,9 +12,13 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     task::{JoinHandle, JoinSet},
 };
+use tokio_rustls::{TlsAcceptor, rustls};
+
+use crate::certificates::ServerCertificate;
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -36,12 +41,46 @@ where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("the loopback address has a free port");
-    let address = listener.local_addr().expect("a bound socket has an address");
-    Listening { address, task: tokio::spawn(accept(listener, handler)) }
+    listen(None, handler).await
 }
 
-async fn accept<H, F>(listener: TcpListener, handler: H)
+/// The same behind TLS; `protocols` are offered by ALPN.
+pub(crate) async fn serve_tls<H, F>(
+    certificate: &ServerCertificate,
+    protocols: &[&str],
+    handler: H,
+) -> anyhow::Result<Listening>
+where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    Ok(listen(Some(acceptor(certificate, protocols)?), handler).await)
+}
+
+fn acceptor(certificate: &ServerCertificate, protocols: &[&str]) -> anyhow::Result<TlsAcceptor> {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+    let chain = vec![CertificateDer::from_pem_slice(certificate.certificate_pem.as_bytes())?];
+    let key = PrivateKeyDer::from_pem_slice(certificate.key_pem.as_bytes())?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+async fn listen<H, F>(tls: Option<TlsAcceptor>, handler: H) -> Listening
+where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("the loopback address has a free port");
+    let address = listener.local_addr().expect("a bound socket has an address");
+    Listening { address, task: tokio::spawn(accept(listener, tls, handler)) }
+}
+
+async fn accept<H, F>(listener: TcpListener, tls: Option<TlsAcceptor>, handler: H)
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
@@ -54,19 +93,35 @@ where
                 let Ok((stream, _)) = accepted else { continue };
                 // Small events must leave at once.
                 let _ = stream.set_nodelay(true);
-                let handler = handler.clone();
+                let (tls, handler) = (tls.clone(), handler.clone());
                 connections.spawn(async move {
-                    let service = service_fn(move |request| {
-                        let answer = handler(request);
-                        async move { Ok::<_, Infallible>(answer.await) }
-                    });
-                    let builder = auto::Builder::new(TokioExecutor::new());
-                    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+                    match tls {
+                        None => talk(stream, handler).await,
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                talk(stream, handler).await;
+                            }
+                        }
+                    }
                 });
             }
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
         }
     }
+}
+
+async fn talk<S, H, F>(stream: S, handler: H)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let answer = handler(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
 }
 
 /// An address on which every connection is refused.

@@ -190,6 +190,16 @@ impl Reply {
 }
 
 impl Streaming {
+    /// The rest of the body; an error if it breaks off.
+    pub(crate) async fn whole(self) -> anyhow::Result<Bytes> {
+        Ok(self.body.collect().await?.to_bytes())
+    }
+
+    /// Body and trailers.
+    pub(crate) async fn collect(self) -> http_body_util::Collected<Bytes> {
+        self.body.collect().await.expect("the body arrives whole")
+    }
+
     /// The next server-sent event's data; `None` at the end; an error if the stream broke.
     pub(crate) async fn event(&mut self) -> anyhow::Result<Option<String>> {
         loop {

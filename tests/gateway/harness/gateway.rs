@@ -79,6 +79,7 @@ impl Gateway {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            .envs(trusted(directory.path()))
             .kill_on_drop(true)
             .spawn()
             .expect("the binary starts");
@@ -201,6 +202,12 @@ impl Output {
     fn log(&self) -> Vec<Value> {
         parsed(&self.log)
     }
+}
+
+/// A `ca.pem` in the gateway's directory is the authority that it trusts for origins.
+fn trusted(directory: &Path) -> Option<(&'static str, std::path::PathBuf)> {
+    let authority = directory.join("ca.pem");
+    authority.exists().then_some(("SSL_CERT_FILE", authority))
 }
 
 /// The binary under test.
