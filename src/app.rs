@@ -1,11 +1,15 @@
 //! Config to running process: the only place where rooms are constructed, and
 //! the order in which they start and drain.
 
+mod descriptors;
+mod events;
 mod explain;
 mod inspect;
+mod signals;
+mod upgrade;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Weak},
@@ -13,25 +17,28 @@ use std::{
 };
 
 use async_trait::async_trait;
-use parking_lot::RwLock;
 use pingora::proxy::HttpProxy;
-use tokio::signal::unix::{SignalKind, signal};
 
+use self::{
+    events::Events,
+    signals::{Signals, Wish},
+    upgrade::{Estate, Heir, Predecessor, Program},
+};
 use crate::{
     config::{
         Config, ConfigErrors, Loaded, Name,
         entrypoint::{ADMIN, Entrypoint},
         state::Backend,
     },
-    control::{Listeners, ReloadError, Reloader, Watcher},
+    control::{Listeners, ReloadError, Reloader, ServiceManager, Watcher},
     ledger::Ledger,
     limit::RateLimits,
     plugin::{HostServices, Plugins},
     proxy::{Corridor, Rooms, Shared},
     route,
-    server::{self, Certificates, DoorError, Doors, FrontEvents},
-    state::{self, Secrets},
-    telemetry::{self, AccessLog, EntrypointMetrics, Metrics, Shed},
+    server::{self, Certificates, DoorError, Doors},
+    state::{self, Handover, Secrets, StoreError},
+    telemetry::{self, AccessLog, Metrics},
     upstream::{Clusters, Connections, Cooling},
 };
 
@@ -44,6 +51,9 @@ const IDLE: Duration = Duration::from_secs(75);
 const MAX_RETRIES: usize = 16;
 /// How soon a key that another node sealed is usable here.
 const SECRETS_REFRESH: Duration = Duration::from_secs(5);
+/// How long a store that is away may take to appear at the start.
+const STORE_PATIENCE: Duration = Duration::from_secs(30);
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// What is left to write after the last request gets this long.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -79,19 +89,29 @@ pub fn check(path: &Path) -> Result<String, StartError> {
     ))
 }
 
-/// Runs until a signal ends it.
+/// Runs until a signal ends it or another process has taken over.
 pub fn run(path: PathBuf) -> Result<(), StartError> {
     telemetry::init_logging();
+    let program = Program::new();
+    let clients = descriptors::raise_limit();
     let read_at = SystemTime::now();
     let loaded = Config::load(&path)?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from)?;
-    runtime.block_on(async {
-        let gateway = Gateway::start(path, loaded, read_at).await?;
-        gateway.until_signal().await?;
-        gateway.drain().await;
-        Ok(())
-    })
+    let ended = runtime.block_on(async {
+        let mut signals = Signals::new().map_err(anyhow::Error::from)?;
+        let mut manager = ServiceManager::from_environment();
+        let mut gateway = tokio::select! {
+            started = Gateway::start(path, loaded, read_at, clients) => started?,
+            () = signals.stop() => return Ok(()),
+        };
+        manager.ready();
+        gateway.work(&program, &mut signals, &mut manager).await;
+        gateway.end(&mut signals).await
+    });
+    // Whoever asked twice does not wait for what still runs.
+    runtime.shutdown_timeout(FLUSH_DEADLINE / 5);
+    ended
 }
 
 /// A started gateway.
@@ -99,55 +119,146 @@ struct Gateway {
     shared: Arc<Shared>,
     doors: Arc<Doors<HttpProxy<Corridor>>>,
     reloader: Arc<Reloader>,
-    _watcher: Watcher,
+    handover: Option<Arc<dyn Handover>>,
+    predecessor: Option<Predecessor>,
+    generation: u64,
+    /// Serves instead; this one only finishes.
+    heir: Option<Heir>,
+    watcher: Option<Watcher>,
 }
 
 impl Gateway {
-    async fn start(path: PathBuf, loaded: Loaded, read_at: SystemTime) -> Result<Self, StartError> {
+    async fn start(
+        path: PathBuf,
+        loaded: Loaded,
+        read_at: SystemTime,
+        clients: Option<usize>,
+    ) -> Result<Self, StartError> {
+        let mut predecessor = Predecessor::from_environment().await.map_err(anyhow::Error::from)?;
         let config = loaded.config;
         let backend = config.state.backend.clone();
-        let shared = rooms(&config).await?;
+        let store = predecessor.as_mut().and_then(|before| before.store.take());
+        let opened = state::open(&config.state, store).await.map_err(anyhow::Error::from)?;
+        let handover = opened.handover.clone();
+        let shared = rooms(&config, opened.store).await?;
         let doors = doors(&shared);
-        let reloader = Reloader::new(path, shared.clone(), Arc::new(Entrance(doors.clone())));
+        doors.limit_connections(clients.unwrap_or(usize::MAX));
+        match &mut predecessor {
+            Some(before) => doors.inherit(std::mem::take(&mut before.sockets)),
+            None => doors.inherit(upgrade::activated_sockets()),
+        }
+        doors.accept(predecessor.is_none());
+        let reloader = Reloader::new(path, loaded.files, shared.clone(), Arc::new(Entrance(doors.clone())));
         reloader.apply(config).await.map_err(|error| match error {
             ReloadError::Refused(_) => StartError::Config(error.to_string()),
             ReloadError::Failed(_) => StartError::Failed(error.into()),
         })?;
-        shared.ledger.start();
-        let watcher = Watcher::start(reloader.clone(), loaded.files, read_at).map_err(anyhow::Error::from)?;
+        let generation = predecessor.as_ref().map_or(0, |before| before.generation);
+        let mut this =
+            Self { shared, doors, reloader, handover, predecessor, generation, heir: None, watcher: None };
+        this.take_over().await?;
+        this.shared.ledger.start();
+        this.watcher = Some(Watcher::start(this.reloader.clone(), read_at).map_err(anyhow::Error::from)?);
         if matches!(backend, Backend::Redis { .. }) {
-            tokio::spawn(follow_secrets(Arc::downgrade(&shared.secrets)));
+            tokio::spawn(follow_secrets(Arc::downgrade(&this.shared.secrets)));
         }
-        tracing::info!("ready");
-        Ok(Self { shared, doors, reloader, _watcher: watcher })
+        this.shared.metrics.generation(generation);
+        tracing::info!(generation, "ready");
+        Ok(this)
     }
 
-    async fn until_signal(&self) -> anyhow::Result<()> {
-        let (mut terminate, mut interrupt, mut hangup) = (
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::hangup())?,
-        );
+    /// The store from the process before this one, and then the clients.
+    async fn take_over(&self) -> anyhow::Result<()> {
+        let Some(predecessor) = &self.predecessor else { return Ok(()) };
+        predecessor.prepared().await?;
+        if let Some(handover) = &self.handover {
+            handover.take().await?;
+            // It may have sealed some meanwhile.
+            self.shared.secrets.refresh().await?;
+        }
+        self.doors.accept(true);
+        Ok(predecessor.ready().await?)
+    }
+
+    /// Until it is told to stop, or replaced.
+    async fn work(&mut self, program: &Program, signals: &mut Signals, manager: &mut ServiceManager) {
         loop {
-            tokio::select! {
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
-                _ = hangup.recv() => drop(self.reloader.reload().await),
+            match signals.next().await {
+                Wish::Stop => return manager.stopping(),
+                Wish::Reload => {
+                    manager.reloading();
+                    let applied = self.reloader.reload().await;
+                    manager.ready();
+                    if !applied {
+                        manager.status("the configuration was refused; the last good one serves");
+                    }
+                }
+                Wish::Upgrade => match self.upgrade(program, signals).await {
+                    Ok(heir) => {
+                        tracing::info!(pid = heir.pid, "another process serves; this one finishes what it began");
+                        self.shared.metrics.upgraded(true);
+                        manager.succeeded_by(heir.pid);
+                        self.heir = Some(heir);
+                        return;
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "not upgraded; this process goes on serving");
+                        self.shared.metrics.upgraded(false);
+                        manager.status("an upgrade failed; the old process serves");
+                        if matches!(error, upgrade::UpgradeError::Stopped) {
+                            return manager.stopping();
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    async fn upgrade(&self, program: &Program, signals: &mut Signals) -> Result<Heir, upgrade::UpgradeError> {
+        // The store goes from hand to hand, not over two.
+        if let Some(before) = &self.predecessor
+            && before.is_alive().await
+        {
+            return Err(upgrade::UpgradeError::TooSoon);
+        }
+        tracing::info!("upgrading");
+        let estate = Estate {
+            sockets: self.doors.sockets(),
+            store: self.handover.clone(),
+            generation: self.generation + 1,
+        };
+        upgrade::hand_over(program, estate, signals.stop()).await
+    }
+
+    /// Finishes what is open; a second signal ends it at once.
+    async fn end(self, signals: &mut Signals) -> Result<(), StartError> {
+        let access_log = self.shared.clone();
+        tokio::select! {
+            () = self.drain() => Ok(()),
+            () = signals.stop() => {
+                access_log.access_log.flush(FLUSH_DEADLINE / 5);
+                Err(anyhow::anyhow!("stopped at once; what was open is cut").into())
             }
         }
     }
 
     /// Requests first, then what they booked, then the files.
-    async fn drain(self) {
+    async fn drain(mut self) {
         tracing::info!("draining");
-        self.shared.set_draining();
+        // A changed file must not open the doors again.
+        self.watcher = None;
         let deadline = self
             .shared
             .snapshot()
             .and_then(|snapshot| snapshot.config.entrypoints.values().map(|e| e.timeouts.drain).max())
             .unwrap_or(FLUSH_DEADLINE);
-        self.doors.drain_before(ADMIN, deadline).await;
-        self.doors.drain(FLUSH_DEADLINE).await;
+        if self.heir.is_some() {
+            self.doors.drain(deadline).await;
+        } else {
+            self.shared.set_draining();
+            self.doors.drain_before(ADMIN, deadline).await;
+            self.doors.drain(FLUSH_DEADLINE).await;
+        }
         let flushed = async {
             self.shared.ledger.drain().await;
             self.shared.store.close().await;
@@ -162,10 +273,9 @@ impl Gateway {
     }
 }
 
-async fn rooms(config: &Config) -> anyhow::Result<Arc<Shared>> {
+async fn rooms(config: &Config, store: Arc<dyn state::Store>) -> anyhow::Result<Arc<Shared>> {
     let metrics = Metrics::new();
-    let store = state::open(&config.state).await?;
-    let secrets = Secrets::open(store.clone(), &config.state.data_dir).await?;
+    let secrets = secrets(&store, &config.state.data_dir).await?;
     let view = Arc::new(inspect::View::default());
     let services = HostServices {
         store: store.clone(),
@@ -188,6 +298,23 @@ async fn rooms(config: &Config) -> anyhow::Result<Arc<Shared>> {
     });
     view.show(&shared);
     Ok(shared)
+}
+
+/// The first use of the store. Services start in any order: one that is away
+/// is waited for.
+async fn secrets(store: &Arc<dyn state::Store>, data_dir: &Path) -> anyhow::Result<Arc<Secrets>> {
+    let until = tokio::time::Instant::now() + STORE_PATIENCE;
+    loop {
+        match Secrets::open(store.clone(), data_dir).await {
+            Err(error @ (StoreError::Unavailable(_) | StoreError::TimedOut))
+                if tokio::time::Instant::now() < until =>
+            {
+                tracing::warn!(%error, "the store is away; trying again");
+                tokio::time::sleep(STORE_PAUSE).await;
+            }
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 fn doors(shared: &Arc<Shared>) -> Arc<Doors<HttpProxy<Corridor>>> {
@@ -229,57 +356,5 @@ impl Listeners for Entrance {
 
     fn addresses(&self) -> BTreeMap<Name, SocketAddr> {
         self.0.addresses()
-    }
-}
-
-/// Connections that never become requests, in the metrics.
-struct Events {
-    metrics: Arc<Metrics>,
-    /// A few names, looked up for each connection.
-    entrypoints: RwLock<HashMap<String, Arc<EntrypointMetrics>>>,
-}
-
-impl Events {
-    fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, entrypoints: RwLock::default() }
-    }
-
-    fn of(&self, entrypoint: &str) -> Arc<EntrypointMetrics> {
-        if let Some(known) = self.entrypoints.read().get(entrypoint) {
-            return known.clone();
-        }
-        let new = self.metrics.entrypoint(entrypoint);
-        self.entrypoints.write().entry(entrypoint.to_owned()).or_insert(new).clone()
-    }
-}
-
-impl FrontEvents for Events {
-    fn connection_opened(&self, entrypoint: &str) {
-        self.of(entrypoint).opened();
-    }
-
-    fn connection_closed(&self, entrypoint: &str) {
-        self.of(entrypoint).closed();
-    }
-
-    fn connection_shed(&self, entrypoint: &str, why: Shed) {
-        self.of(entrypoint).shed(why);
-    }
-
-    fn accept_failed(&self, entrypoint: &str) {
-        self.of(entrypoint).accept_failed();
-    }
-
-    fn handshake_failed(&self, entrypoint: &str, reason: &'static str) {
-        self.of(entrypoint).tls_failed(reason);
-    }
-
-    fn certificates(&self, entrypoint: &str, ends: &[(String, SystemTime)]) {
-        self.metrics.certificates(entrypoint, ends);
-    }
-
-    fn refused(&self, entrypoint: &str, status: u16) {
-        tracing::debug!(entrypoint, status, "malformed request refused");
-        self.of(entrypoint).refused();
     }
 }

@@ -21,18 +21,27 @@ pub struct ConfigError {
 
 /// Every mistake of a configuration, in the order of the text. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigErrors(Vec<ConfigError>);
+pub struct ConfigErrors {
+    errors: Vec<ConfigError>,
+    files: Vec<PathBuf>,
+}
 
 impl ConfigErrors {
-    pub(super) fn new(mut errors: Vec<ConfigError>) -> Self {
+    pub(super) fn new(mut errors: Vec<ConfigError>, files: Vec<PathBuf>) -> Self {
         errors.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
         // A section that is read for two purposes reports its mistakes twice.
         errors.dedup();
-        Self(errors)
+        Self { errors, files }
     }
 
     pub fn iter(&self) -> std::slice::Iter<'_, ConfigError> {
-        self.0.iter()
+        self.errors.iter()
+    }
+
+    /// What was read, or could not be, as far as the reading came: a change of
+    /// one of these may mend it.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 }
 
@@ -65,7 +74,7 @@ impl fmt::Display for ConfigError {
 /// One mistake per line.
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, error) in self.0.iter().enumerate() {
+        for (index, error) in self.errors.iter().enumerate() {
             let separator = if index == 0 { "" } else { "\n" };
             write!(f, "{separator}{error}")?;
         }

@@ -77,14 +77,16 @@ fn is_config_file(file: &Path) -> bool {
 }
 
 fn unreadable(file: PathBuf, error: &io::Error) -> ConfigErrors {
-    ConfigErrors::new(vec![ConfigError {
+    let files = vec![file.clone()];
+    let error = ConfigError {
         file,
         line: 0,
         column: 0,
         path: String::new(),
         message: format!("cannot read: {error}"),
         suggestion: None,
-    }])
+    };
+    ConfigErrors::new(vec![error], files)
 }
 
 fn build(sources: Vec<Source>, env: Env<'_>) -> Result<Loaded, ConfigErrors> {
@@ -112,7 +114,7 @@ fn build(sources: Vec<Source>, env: Env<'_>) -> Result<Loaded, ConfigErrors> {
     let (errors, files) = context.finish();
     match config {
         Some(config) if errors.is_empty() => Ok(Loaded { config, files }),
-        _ => Err(ConfigErrors::new(errors)),
+        _ => Err(ConfigErrors::new(errors, files)),
     }
 }
 

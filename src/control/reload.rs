@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use crate::{
     config::{
@@ -28,6 +28,8 @@ pub struct Reloader {
     path: PathBuf,
     shared: Arc<Shared>,
     doors: Arc<dyn Listeners>,
+    /// Whatever a change of which is a reason to reload.
+    files: watch::Sender<Vec<PathBuf>>,
     /// One change at a time.
     changing: Mutex<()>,
 }
@@ -44,42 +46,62 @@ pub enum ReloadError {
 }
 
 impl Reloader {
-    pub fn new(path: PathBuf, shared: Arc<Shared>, doors: Arc<dyn Listeners>) -> Arc<Self> {
-        Arc::new(Self { path, shared, doors, changing: Mutex::new(()) })
+    /// `files` are those that the configuration in service was read from.
+    pub fn new(
+        path: PathBuf,
+        files: Vec<PathBuf>,
+        shared: Arc<Shared>,
+        doors: Arc<dyn Listeners>,
+    ) -> Arc<Self> {
+        let files = watch::Sender::new(files);
+        Arc::new(Self { path, shared, doors, files, changing: Mutex::new(()) })
+    }
+
+    /// The files to watch, told anew after each reload, whoever asked for it.
+    pub(super) fn files(&self) -> watch::Receiver<Vec<PathBuf>> {
+        self.files.subscribe()
     }
 
     pub fn path(&self) -> &std::path::Path {
         &self.path
     }
 
-    /// Reads the configuration again. Returns the files to watch from now on;
-    /// errors are logged with file and line and change nothing.
-    pub async fn reload(&self) -> Option<Vec<PathBuf>> {
+    /// Reads the configuration again; `true` if it is in service. Errors are
+    /// logged with file and line and change nothing.
+    pub async fn reload(&self) -> bool {
         // Before the file is read: of two reloads the later one has the newer file.
         let _changing = self.changing.lock().await;
         let path = self.path.clone();
         let loaded = match tokio::task::spawn_blocking(move || Config::load(&path)).await {
             Ok(Ok(loaded)) => loaded,
             Ok(Err(errors)) => {
-                self.refused(errors.to_string().lines());
-                return None;
+                self.also_follow(errors.files());
+                return self.refused(errors.to_string().lines());
             }
-            Err(error) => {
-                self.refused([error.to_string().as_str()]);
-                return None;
-            }
+            Err(error) => return self.refused([error.to_string().as_str()]),
         };
         match self.apply_locked(loaded.config).await {
             Ok(generation) => {
+                self.files.send_replace(loaded.files);
                 self.shared.metrics.config_reloaded(true);
                 tracing::info!(generation, "configuration applied");
-                Some(loaded.files)
+                true
             }
             Err(error) => {
-                self.refused(error.to_string().lines());
-                None
+                self.also_follow(&loaded.files);
+                self.refused(error.to_string().lines())
             }
         }
+    }
+
+    /// What a refused configuration named may mend it; what the one in service
+    /// depends on still counts.
+    fn also_follow(&self, named: &[PathBuf]) {
+        self.files.send_if_modified(|files| {
+            let new: Vec<_> = named.iter().filter(|file| !files.contains(file)).cloned().collect();
+            files.extend_from_slice(&new);
+            !new.is_empty()
+        });
     }
 
     /// Puts `config` in service, all of it or nothing. Returns its generation.
@@ -140,11 +162,12 @@ impl Reloader {
         }
     }
 
-    fn refused<'a>(&self, errors: impl IntoIterator<Item = &'a str>) {
+    fn refused<'a>(&self, errors: impl IntoIterator<Item = &'a str>) -> bool {
         self.shared.metrics.config_reloaded(false);
         for error in errors {
             tracing::error!(error, "configuration refused; the last good one stays in service");
         }
+        false
     }
 }
 

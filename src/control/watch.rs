@@ -32,25 +32,33 @@ struct Watch {
 }
 
 impl Watcher {
-    /// Watches the configuration and `files`, everything it was read from.
-    /// What changed after `read_at` is read again.
-    pub fn start(reloader: Arc<Reloader>, files: Vec<PathBuf>, read_at: SystemTime) -> notify::Result<Self> {
+    /// Watches the configuration and everything it was read from. What changed
+    /// after `read_at` is read again.
+    pub fn start(reloader: Arc<Reloader>, read_at: SystemTime) -> notify::Result<Self> {
         // One pending wake-up is enough: the watch looks at all files anyway.
         let (wake, mut woken) = mpsc::channel(1);
         let _ = wake.try_send(());
         let notifier = notify::recommended_watcher(move |_| {
             let _ = wake.try_send(());
         })?;
+        let mut files = reloader.files();
         let mut watch = Watch { reloader, notifier, directories: BTreeSet::new(), stamps: BTreeMap::new() };
-        watch.follow(files);
+        watch.follow(files.borrow_and_update().clone());
         for stamp in watch.stamps.values_mut() {
             *stamp = stamp.filter(|(_, modified)| *modified < read_at);
         }
         let task = tokio::spawn(async move {
-            while woken.recv().await.is_some() {
-                tokio::time::sleep(SETTLE).await;
-                let _ = woken.try_recv();
-                watch.look().await;
+            loop {
+                tokio::select! {
+                    // Also after a reload that nobody's look at the files led to.
+                    Ok(()) = files.changed() => watch.follow(files.borrow_and_update().clone()),
+                    Some(()) = woken.recv() => {
+                        tokio::time::sleep(SETTLE).await;
+                        let _ = woken.try_recv();
+                        watch.look().await;
+                    }
+                    else => return,
+                }
             }
         });
         Ok(Self { task })
@@ -74,8 +82,8 @@ impl Watch {
             self.stamps.get(file) == Some(stamp) || file.extension().is_some_and(|kind| kind == "wasm")
         });
         self.stamps = now;
-        if !only_modules && let Some(files) = self.reloader.reload().await {
-            self.follow(files);
+        if !only_modules {
+            self.reloader.reload().await;
         }
         self.reloader.refresh_plugins().await;
     }

@@ -28,7 +28,7 @@ struct Given {
 async fn given() -> Given {
     let dir = tempfile::tempdir().unwrap();
     let config = State { data_dir: dir.path().to_owned(), backend: Backend::Embedded };
-    let inner = state::open(&config).await.unwrap();
+    let inner = state::open(&config, None).await.unwrap().store;
     inner.credit("opening", "demo", 100, "").await.unwrap();
     let store = Arc::new(Scripted { inner, settle_errors: Mutex::default(), renewed: Mutex::default() });
     let ledger = Ledger::new(store.clone(), crate::telemetry::Metrics::new());

@@ -14,8 +14,17 @@ macro_rules! contract {
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $name() {
                     let dir = tempfile::tempdir().unwrap();
-                    let store = super::super::embedded::Embedded::open(dir.path()).unwrap();
-                    super::$name(std::sync::Arc::new(store)).await;
+                    super::$name(super::super::shared::SharedStore::open(dir.path()).unwrap()).await;
+                }
+            )+
+        }
+        mod on_embedded_elsewhere {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    let dir = tempfile::tempdir().unwrap();
+                    let two = super::super::shared::tests::two_on(dir.path());
+                    super::$name(two.new.clone()).await;
                 }
             )+
         }

@@ -25,6 +25,15 @@ use books::Books;
 use journal::{Change, Journal, committed};
 use values::{Value, Values};
 
+/// What becomes of the holds that the process before this one left open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OpenHolds {
+    /// Their requests ended with it.
+    Freed,
+    /// It handed them over; its requests go on.
+    Kept,
+}
+
 pub(super) struct Embedded {
     books: Arc<Books>,
     values: Mutex<Values>,
@@ -35,10 +44,10 @@ pub(super) struct Embedded {
 impl Embedded {
     /// Blocks while the database is read. A second process on the same
     /// directory is refused.
-    pub(super) fn open(dir: &Path) -> Result<Self> {
+    pub(super) fn open(dir: &Path, holds: OpenHolds) -> Result<Self> {
         let lock = schema::lock(dir)?;
         let db = schema::writer(dir)?;
-        let books = Arc::new(schema::load_books(&db)?);
+        let books = Arc::new(schema::load_books(&db, holds)?);
         let values = Mutex::new(schema::load_values(&db)?);
         let reader = Arc::new(Mutex::new(schema::reader(dir)?));
         let journal = Journal::start(db, books.clone(), lock)?;

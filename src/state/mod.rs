@@ -13,8 +13,13 @@ mod contract;
 mod embedded;
 mod redis;
 mod secrets;
+mod shared;
 
 pub use secrets::{SecretInfo, Secrets};
+pub use shared::{Handover, Successor};
+
+use shared::SharedStore;
+use tokio::net::UnixStream;
 
 use crate::config::state::{Backend, State};
 
@@ -101,7 +106,7 @@ pub trait Store: Send + Sync + 'static {
 }
 
 /// Money to set aside for one request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
     pub id: String,
     pub account: String,
@@ -123,7 +128,7 @@ pub struct Cap {
     pub ttl: Duration,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HoldOutcome {
     Held,
     /// This id was held before; nothing changed.
@@ -136,21 +141,21 @@ pub enum HoldOutcome {
     },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Denial {
     /// The limit is what was credited.
     Balance,
     Cap(String),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HoldState {
     Held,
     Settled,
     Expired,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settlement {
     /// The hold's id, or the request id if there was no hold.
     pub id: String,
@@ -159,14 +164,14 @@ pub struct Settlement {
     pub row: UsageRow,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SettleOutcome {
     Booked,
     /// Booked before; nothing changed.
     Duplicate,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Balance {
     pub account: String,
     pub credited: i64,
@@ -224,20 +229,34 @@ impl fmt::Debug for SealedSecret {
     }
 }
 
+/// An open store. The embedded one can move to another process.
+pub struct Opened {
+    pub store: Arc<dyn Store>,
+    pub handover: Option<Arc<dyn Handover>>,
+}
+
 /// Opens the configured store. Creates `data_dir` (for its owner only) if needed.
 /// Redis may be away at this moment: operations fail until it is there.
-pub async fn open(config: &State) -> Result<Arc<dyn Store>> {
+///
+/// `elsewhere` leads to the process that has the embedded store: that one is
+/// asked until [`Handover::take`].
+pub async fn open(config: &State, elsewhere: Option<UnixStream>) -> Result<Opened> {
     create_private_dir(&config.data_dir)
         .map_err(|error| StoreError::Unavailable(format!("{}: {error}", config.data_dir.display())))?;
     match &config.backend {
         Backend::Embedded => {
             let dir = config.data_dir.clone();
-            let store = tokio::task::spawn_blocking(move || embedded::Embedded::open(&dir))
-                .await
-                .map_err(|error| StoreError::Unavailable(error.to_string()))??;
-            Ok(Arc::new(store))
+            let store = match elsewhere {
+                Some(stream) => SharedStore::elsewhere(&dir, stream),
+                None => tokio::task::spawn_blocking(move || SharedStore::open(&dir))
+                    .await
+                    .map_err(|error| StoreError::Unavailable(error.to_string()))??,
+            };
+            Ok(Opened { store: store.clone(), handover: Some(store) })
         }
-        Backend::Redis { url, timeout } => Ok(Arc::new(redis::RedisStore::open(url, *timeout)?)),
+        Backend::Redis { url, timeout } => {
+            Ok(Opened { store: Arc::new(redis::RedisStore::open(url, *timeout)?), handover: None })
+        }
     }
 }
 

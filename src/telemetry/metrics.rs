@@ -56,6 +56,8 @@ pub struct Metrics {
     settlements: [IntCounter; SETTLED.len()],
     open_holds: IntGauge,
     reloads: [IntCounter; 2],
+    upgrades: [IntCounter; 2],
+    generation: IntGauge,
     access_log_dropped: IntCounter,
 }
 
@@ -71,6 +73,7 @@ impl Metrics {
         let settlements = counters(r, "ledger_settlements_total", "Settlements, by outcome.", &["outcome"]);
         let reloads =
             counters(r, "config_reloads_total", "Configurations offered, by outcome.", &["outcome"]);
+        let upgrades = counters(r, "upgrades_total", "Attempts to hand over, by outcome.", &["outcome"]);
         let dropped = counters(r, "access_log_dropped_total", "Access records dropped or not written.", &[]);
         Arc::new(Self {
             requests: counters(
@@ -168,6 +171,9 @@ impl Metrics {
             open_holds: gauges(r, "ledger_open_holds", "Holds not yet settled.", &[])
                 .with_label_values::<&str>(&[]),
             reloads: ["applied", "refused"].map(|outcome| reloads.with_label_values(&[outcome])),
+            upgrades: ["done", "failed"].map(|outcome| upgrades.with_label_values(&[outcome])),
+            generation: gauges(r, "process_generation", "Processes that handed over before this one.", &[])
+                .with_label_values::<&str>(&[]),
             access_log_dropped: dropped.with_label_values::<&str>(&[]),
             registry,
         })
@@ -281,6 +287,16 @@ impl Metrics {
 
     pub fn config_reloaded(&self, applied: bool) {
         self.reloads[usize::from(!applied)].inc();
+    }
+
+    /// An attempt to hand over to another process.
+    pub fn upgraded(&self, done: bool) {
+        self.upgrades[usize::from(!done)].inc();
+    }
+
+    /// How many processes handed over, one to the next, before this one.
+    pub fn generation(&self, generation: u64) {
+        self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
     }
 
     pub(super) fn access_log_dropped(&self) -> IntCounter {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tollgate_fakes::{Answer, Provider};
 
 use crate::harness::{
-    ADMIN_TOKEN, Client, Gateway,
+    ADMIN_TOKEN, Client, Gateway, eventually_asking,
     gateway::key_hash,
     llm::{ask, ask_streamed, llm, llm_with},
 };
@@ -31,15 +31,12 @@ async fn account(gateway: &Gateway) -> Value {
 
 /// Settlements are written behind the answer.
 async fn until_settled(gateway: &Gateway, rows: usize) -> Value {
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    loop {
+    eventually_asking("all is settled", async || {
         let books = account(gateway).await;
-        if usage(gateway).await.len() == rows && books["held_usd"] == NOTHING {
-            return books;
-        }
-        assert!(std::time::Instant::now() < until, "not settled: {books}");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+        let settled = usage(gateway).await.len() == rows && books["held_usd"] == NOTHING;
+        settled.then_some(books)
+    })
+    .await
 }
 
 #[tokio::test]

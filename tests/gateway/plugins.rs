@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tollgate_fakes::Origin;
 
 use crate::harness::{
-    Gateway, eventually,
+    Gateway, eventually, eventually_asking,
     gateway::replace,
     guests::{guest, header_filter, sha256},
 };
@@ -41,11 +41,8 @@ async fn version(gateway: &Gateway) -> String {
 }
 
 async fn until_version(gateway: &Gateway, wanted: &str) {
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while version(gateway).await != wanted {
-        assert!(std::time::Instant::now() < until, "version {wanted} never serves");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    let what = format!("version {wanted} serves");
+    eventually_asking(&what, async || (version(gateway).await == wanted).then_some(())).await;
 }
 
 #[tokio::test]

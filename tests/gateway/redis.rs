@@ -4,22 +4,18 @@ use serde_json::{Value, json};
 use tollgate_fakes::Provider;
 
 use crate::harness::{
-    Gateway,
+    Gateway, eventually_asking,
     llm::{ask, llm_with, outside},
     redis::Redis,
 };
 
 /// Waits until the books show so much spent on the account `alice`.
 async fn until_spent(gateway: &Gateway, usd: &str) -> Value {
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    loop {
+    eventually_asking("the books show it", async || {
         let books = gateway.admin_json("/api/v1/credits/alice").await;
-        if books["spent_usd"] == usd {
-            return books;
-        }
-        assert!(std::time::Instant::now() < until, "not spent: {books}");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+        (books["spent_usd"] == usd).then_some(books)
+    })
+    .await
 }
 
 #[tokio::test]

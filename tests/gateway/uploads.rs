@@ -16,7 +16,7 @@ use tokio::{
 use tollgate_fakes::{Origin, Provider};
 
 use crate::harness::{
-    CALLER_KEY, Gateway,
+    CALLER_KEY, Gateway, eventually_asking,
     llm::{ask, llm_with},
 };
 
@@ -228,13 +228,9 @@ async fn a_repeated_request_id_is_billed_each_time() {
         assert_eq!(reply.header("x-request-id"), "mine");
     }
 
-    let until = std::time::Instant::now() + Duration::from_secs(10);
-    loop {
-        let rows = gateway.admin_json("/api/v1/usage").await["usage"].as_array().map_or(0, Vec::len);
-        if rows == 3 {
-            break;
-        }
-        assert!(std::time::Instant::now() < until, "{rows} of 3 requests are booked");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    eventually_asking("all requests are booked", async || {
+        let usage = gateway.admin_json("/api/v1/usage").await;
+        (usage["usage"].as_array().map_or(0, Vec::len) == 3).then_some(())
+    })
+    .await;
 }

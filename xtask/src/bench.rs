@@ -23,6 +23,9 @@ use crate::{
 const ROUNDS: usize = 3;
 const SECONDS: u64 = 4;
 const CONNECTIONS: u64 = 16;
+/// Between two looks at whether a process rests, and how many there are at most.
+const REST: Duration = Duration::from_millis(100);
+const REST_CHECKS: usize = 20;
 const PROXY_CORE: &str = "0";
 const LOAD_CORE: &str = "1";
 /// sha256 of `bench_key`, which `CHAT` sends.
@@ -140,9 +143,22 @@ fn measure(subject: &Subject) -> anyhow::Result<f64> {
     load(subject, 1)?;
     let before = cpu_micros(subject.process)?;
     let requests = load(subject, SECONDS)?;
-    // What a request leaves to be written behind it is part of its cost.
-    thread::sleep(Duration::from_millis(300));
-    Ok((cpu_micros(subject.process)? - before) / requests)
+    Ok((cpu_at_rest(subject.process)? - before) / requests)
+}
+
+/// As [`cpu_micros`], once the process has come to rest: what a request leaves
+/// to be written behind it is part of its cost.
+fn cpu_at_rest(process: u32) -> anyhow::Result<f64> {
+    let mut used = cpu_micros(process)?;
+    for _ in 0..REST_CHECKS {
+        thread::sleep(REST);
+        let now = cpu_micros(process)?;
+        if now <= used {
+            break;
+        }
+        used = now;
+    }
+    Ok(used)
 }
 
 /// Runs wrk and returns the number of requests that were served.

@@ -127,13 +127,16 @@ async fn instances_are_reused_and_then_recycled() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_for_the_host_is_not_computing() {
+    const TIME: Duration = Duration::from_millis(50);
     let mut hasty = plugin();
-    hasty.limits.time_per_call = Duration::from_millis(50);
+    hasty.limits.time_per_call = TIME;
     let bench = Bench::with(hasty).await;
     let version = bench.version();
     let call = tokio::spawn(async move { version.on_request(request("/wait")).await });
     bench.store.arrived.acquire().await.unwrap().forget();
-    tokio::time::sleep(Duration::from_millis(150)).await;
+    let arrived = tokio::time::Instant::now();
+    // The host takes three times as long as the guest may compute.
+    tokio::time::sleep_until(arrived + TIME * 3).await;
     bench.store.gate.add_permits(1);
     assert_set(call.await.unwrap(), "x-gate", "open");
 }

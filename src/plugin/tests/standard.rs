@@ -33,9 +33,8 @@ struct Gateway {
 impl Gateway {
     async fn with_standard_plugins() -> Self {
         let data = tempfile::tempdir().unwrap();
-        let store = state::open(&State { data_dir: data.path().to_owned(), backend: Backend::Embedded })
-            .await
-            .unwrap();
+        let state = State { data_dir: data.path().to_owned(), backend: Backend::Embedded };
+        let store = state::open(&state, None).await.unwrap().store;
         let secrets = Secrets::open(store.clone(), data.path()).await.unwrap();
         let services = HostServices { store, secrets, inspect: Arc::new(Nothing), metrics: Metrics::new() };
         let plugins = Plugins::new(services, None).unwrap();

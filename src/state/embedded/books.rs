@@ -202,6 +202,31 @@ impl Books {
         shard.accounts.entry(held.account).or_default().holds.insert(held.id, entry);
     }
 
+    /// A hold whose request goes on in the process that handed it over. After
+    /// the caps: a counter that nothing was charged to yet begins with its hold.
+    pub(super) fn load_held(&self, held: Held, now: i64) {
+        let mut shard = self.shard(&held.account).lock();
+        let account = shard.accounts.entry(held.account).or_default();
+        for cap in held.caps.iter() {
+            let began = Counter { spent: 0, held: 0, born: cap.born, expires: cap.expires };
+            if !began.runs(now) {
+                continue;
+            }
+            let counter = account.caps.entry(cap.name.clone()).or_insert(began);
+            if counter.born == cap.born {
+                counter.held = counter.held.saturating_add(held.amount);
+            }
+        }
+        account.held = account.held.saturating_add(held.amount);
+        let entry = Entry {
+            state: HoldState::Held,
+            amount: held.amount,
+            deadline: held.deadline,
+            caps: held.caps,
+        };
+        account.holds.insert(held.id, entry);
+    }
+
     pub(super) fn load_settled(&self, id: Arc<str>, account: &str) {
         let mut shard = self.shard(account).lock();
         let name = shard.name(account);

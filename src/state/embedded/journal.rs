@@ -183,7 +183,9 @@ impl Writer {
             }
             self.commit(&mut changes);
         }
-        checkpoint(&self.db);
+        // Holds that are still open, for whoever opens the store next.
+        let (reply, _) = oneshot::channel();
+        self.commit(&mut vec![Change::Checkpoint { reply }]);
     }
 
     fn linger(&self) {

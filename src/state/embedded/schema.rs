@@ -6,6 +6,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::{
+    OpenHolds,
     books::{Books, Charged, Held, LATE},
     values::{Value, Values},
 };
@@ -15,6 +16,9 @@ const FILE: &str = "tollgate.db";
 const VERSION: i64 = 1;
 /// Settled ids read back, so that a hold repeated across a restart is recognised.
 const REMEMBERED: i64 = 16_384;
+
+/// The lease of a hold that is kept, in milliseconds.
+const KEPT: i64 = 60_000;
 
 /// `usage` is the ledger; `accounts` and `caps` are its sums, written in the
 /// same transaction. `holds` has the holds that nobody settled yet.
@@ -100,7 +104,7 @@ pub(super) fn reader(dir: &Path) -> Result<Connection> {
     Ok(db)
 }
 
-pub(super) fn load_books(db: &Connection) -> Result<Books> {
+pub(super) fn load_books(db: &Connection, holds: OpenHolds) -> Result<Books> {
     let (books, now) = (Books::new(), unix_ms());
     let mut accounts = db.prepare("SELECT account, credited, spent FROM accounts")?;
     let mut rows = accounts.query([])?;
@@ -119,20 +123,26 @@ pub(super) fn load_books(db: &Connection) -> Result<Books> {
     while let Some(row) = rows.next()? {
         books.load_settled(row.get(0)?, &row.get::<_, String>(1)?);
     }
-    free_holds(db, &books, now)?;
+    load_holds(db, &books, holds, now)?;
     Ok(books)
 }
 
-/// Holds of the process before this one: their requests ended with it.
-fn free_holds(db: &Connection, books: &Books, now: i64) -> Result<()> {
+/// Holds of the process before this one. Kept ones get a new lease, because
+/// renewals are not written; who holds them goes on renewing.
+fn load_holds(db: &Connection, books: &Books, open: OpenHolds, now: i64) -> Result<()> {
     db.execute("DELETE FROM holds WHERE deadline < ?1", [now.saturating_sub(LATE)])?;
     let mut holds = db.prepare("SELECT id, account, amount, deadline, caps FROM holds")?;
     let mut rows = holds.query([])?;
     let (mut count, mut sum) = (0_u64, 0_i64);
     while let Some(row) = rows.next()? {
         let caps = caps_from_text(&row.get::<_, String>(4)?)?;
-        let held =
+        let mut held =
             Held { id: row.get(0)?, account: row.get(1)?, amount: row.get(2)?, deadline: row.get(3)?, caps };
+        if open == OpenHolds::Kept {
+            held.deadline = held.deadline.max(now + KEPT);
+            books.load_held(held, now);
+            continue;
+        }
         sum = sum.saturating_add(held.amount);
         count += 1;
         books.load_expired(held);

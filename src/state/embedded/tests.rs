@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use super::Embedded;
+use super::{Embedded, OpenHolds};
 use crate::state::{
     Cap, Denial, Hold, HoldOutcome, HoldState, SettleOutcome, Store, StoreError,
     contract::{balance, hold, settlement},
@@ -25,7 +25,7 @@ fn capped(id: &str, amount: i64) -> Hold {
 #[tokio::test]
 async fn everything_is_there_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Embedded::open(dir.path()).unwrap();
+    let store = Embedded::open(dir.path(), OpenHolds::Freed).unwrap();
     store.credit("c", "a", 500, "opening").await.unwrap();
     store.hold(&capped("r", 60)).await.unwrap();
     store.settle(&settlement("r", "a", 40)).await.unwrap();
@@ -36,7 +36,7 @@ async fn everything_is_there_after_a_restart() {
     store.close().await;
     drop(store);
 
-    let store = Embedded::open(dir.path()).unwrap();
+    let store = Embedded::open(dir.path(), OpenHolds::Freed).unwrap();
     assert_eq!(store.balance("a").await.unwrap(), balance("a", 500, 40, 0));
     assert!(!store.credit("c", "a", 500, "opening").await.unwrap());
     assert_eq!(store.settle(&settlement("r", "a", 40)).await.unwrap(), SettleOutcome::Duplicate);
@@ -51,7 +51,7 @@ async fn everything_is_there_after_a_restart() {
 #[tokio::test]
 async fn a_crash_frees_open_holds_and_keeps_bookings() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Embedded::open(dir.path()).unwrap();
+    let store = Embedded::open(dir.path(), OpenHolds::Freed).unwrap();
     store.credit("c", "a", 500, "").await.unwrap();
     store.hold(&capped("booked", 30)).await.unwrap();
     store.settle(&settlement("booked", "a", 20)).await.unwrap();
@@ -60,7 +60,7 @@ async fn a_crash_frees_open_holds_and_keeps_bookings() {
     store.ping().await.unwrap();
     let left = crash(dir.path());
 
-    let again = Embedded::open(left.path()).unwrap();
+    let again = Embedded::open(left.path(), OpenHolds::Freed).unwrap();
     assert_eq!(again.balance("a").await.unwrap(), balance("a", 500, 20, 0));
     assert_eq!(again.hold(&capped("open", 60)).await.unwrap(), HoldOutcome::Exists(HoldState::Expired));
     assert_eq!(again.hold(&capped("new", 80)).await.unwrap(), HoldOutcome::Held);
@@ -73,7 +73,7 @@ async fn a_crash_frees_open_holds_and_keeps_bookings() {
 #[tokio::test]
 async fn a_repeated_settlement_frees_a_hold_made_of_a_forgotten_id() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Embedded::open(dir.path()).unwrap();
+    let store = Embedded::open(dir.path(), OpenHolds::Freed).unwrap();
     store.settle(&settlement("r", "a", 20)).await.unwrap();
     for n in 0..5000 {
         store.books.load_settled(format!("other-{n}").into(), "a");
@@ -87,30 +87,30 @@ async fn a_repeated_settlement_frees_a_hold_made_of_a_forgotten_id() {
 #[tokio::test]
 async fn a_second_process_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let first = Embedded::open(dir.path()).unwrap();
-    let second = Embedded::open(dir.path()).err().unwrap();
+    let first = Embedded::open(dir.path(), OpenHolds::Freed).unwrap();
+    let second = Embedded::open(dir.path(), OpenHolds::Freed).err().unwrap();
     assert!(second.to_string().contains("another process"), "{second}");
     drop(first);
-    assert!(Embedded::open(dir.path()).is_ok());
+    assert!(Embedded::open(dir.path(), OpenHolds::Freed).is_ok());
 }
 
 #[tokio::test]
 async fn a_database_of_another_version_or_none_at_all_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    drop(Embedded::open(dir.path()).unwrap());
+    drop(Embedded::open(dir.path(), OpenHolds::Freed).unwrap());
     let db = rusqlite::Connection::open(dir.path().join("tollgate.db")).unwrap();
     db.execute("UPDATE schema SET version = 99", []).unwrap();
     drop(db);
-    assert!(matches!(Embedded::open(dir.path()), Err(StoreError::Corrupt(_))));
+    assert!(matches!(Embedded::open(dir.path(), OpenHolds::Freed), Err(StoreError::Corrupt(_))));
     let odd = tempfile::tempdir().unwrap();
     fs::write(odd.path().join("tollgate.db"), [b'x'; 8192]).unwrap();
-    assert!(matches!(Embedded::open(odd.path()), Err(StoreError::Corrupt(_))));
+    assert!(matches!(Embedded::open(odd.path(), OpenHolds::Freed), Err(StoreError::Corrupt(_))));
 }
 
 #[tokio::test]
 async fn the_journal_has_what_memory_has() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Arc::new(Embedded::open(dir.path()).unwrap());
+    let store = Arc::new(Embedded::open(dir.path(), OpenHolds::Freed).unwrap());
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..200 {
         let store = store.clone();
@@ -127,7 +127,7 @@ async fn the_journal_has_what_memory_has() {
     tasks.join_all().await;
     store.ping().await.unwrap();
     let left = crash(dir.path());
-    let again = Embedded::open(left.path()).unwrap();
+    let again = Embedded::open(left.path(), OpenHolds::Freed).unwrap();
     let freed = |mut balance: crate::state::Balance| {
         balance.held = 0;
         balance

@@ -5,13 +5,13 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 use super::{KEY_FILE, Secrets, hint};
 use crate::{
     config::Secret,
-    state::{Store, StoreError, embedded::Embedded},
+    state::{Store, StoreError, shared::SharedStore},
 };
 
 const VALUE: &str = "sk-test-0123456789";
 
 fn store(dir: &Path) -> Arc<dyn Store> {
-    Arc::new(Embedded::open(dir).unwrap())
+    SharedStore::open(dir).unwrap()
 }
 
 #[tokio::test]

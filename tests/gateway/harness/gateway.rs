@@ -8,6 +8,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -16,7 +17,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::{Client, Reply, eventually};
+use super::{Client, Reply, eventually, eventually_asking};
 
 pub(crate) const ADMIN_TOKEN: &str = "test-admin-token";
 /// Belongs to the consumer `alice`, who has 10 USD.
@@ -68,15 +69,28 @@ impl Gateway {
         }
     }
 
+    /// The same, started in another way than directly.
+    pub(crate) async fn launched(directory: TempDir, given: Value, launch: Command) -> Self {
+        match Self::start_by(directory, given, launch).await {
+            Ok(gateway) => gateway,
+            Err(refused) => panic!("the gateway does not start: {refused:?}"),
+        }
+    }
+
     async fn start(directory: TempDir, given: Value) -> Result<Self, Refused> {
+        let mut command = binary();
+        command.stdin(Stdio::null());
+        Self::start_by(directory, given, command).await
+    }
+
+    async fn start_by(directory: TempDir, given: Value, mut launch: Command) -> Result<Self, Refused> {
         let mut config = base();
         lay_over(&mut config, given);
         let path = directory.path().join("gateway.yaml");
         write_config(&path, &config);
-        let mut child = binary()
+        let mut child = launch
             .args(["run", "--config"])
             .arg(&path)
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .envs(trusted(directory.path()))
@@ -177,9 +191,29 @@ impl Gateway {
     }
 
     pub(crate) fn terminate(&self) {
-        let id = self.child.id().expect("the gateway runs");
-        let kill = std::process::Command::new("sh").args(["-c", &format!("kill -TERM {id}")]).status();
-        assert!(kill.expect("sh runs").success());
+        self.signal(Signal::TERM);
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        let id = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        id.expect("the gateway runs")
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("the gateway runs");
+    }
+
+    /// The processes that took over so far, the first one first.
+    pub(crate) fn heirs(&self) -> Vec<Pid> {
+        let log = self.log();
+        let heirs = log.iter().filter_map(|line| line["pid"].as_i64());
+        heirs.filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).collect()
+    }
+
+    /// Has another process take over, and returns it.
+    pub(crate) async fn upgrade(&self) -> Pid {
+        self.signal(Signal::USR2);
+        eventually("another process serves", || self.heirs().first().copied()).await
     }
 
     pub(crate) async fn exit(&mut self) -> ExitStatus {
@@ -195,6 +229,15 @@ impl Gateway {
         let empty = tempfile::tempdir().expect("a temporary directory");
         let directory = std::mem::replace(&mut self.directory, empty);
         Self::in_directory(directory, self.config.clone()).await
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        for heir in self.heirs() {
+            // It may have ended by itself.
+            let _ = kill_process(heir, Signal::KILL);
+        }
     }
 }
 
@@ -282,13 +325,6 @@ fn listening(log: &[Value]) -> HashMap<String, SocketAddr> {
 
 /// Waits until a `GET` of `path` has this status: an edit has been applied.
 pub(crate) async fn until_answers(gateway: &Gateway, path: &str, status: u16) {
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    loop {
-        let reply = gateway.get(path).await;
-        if reply.status == status {
-            return;
-        }
-        assert!(std::time::Instant::now() < until, "{path} answers {} instead of {status}", reply.status);
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    let what = format!("{path} answers {status}");
+    eventually_asking(&what, async || (gateway.get(path).await.status == status).then_some(())).await;
 }

@@ -8,5 +8,5 @@ pub(crate) mod llm;
 pub(crate) mod redis;
 
 pub(crate) use client::{Client, Reply};
-pub(crate) use eventually::eventually;
+pub(crate) use eventually::{eventually, eventually_asking};
 pub(crate) use gateway::{ADMIN_TOKEN, CALLER_KEY, Gateway};

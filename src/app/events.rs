@@ -1,0 +1,62 @@
+//! What the doors tell, in the metrics.
+
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
+
+use parking_lot::RwLock;
+
+use crate::{
+    server::FrontEvents,
+    telemetry::{EntrypointMetrics, Metrics, Shed},
+};
+
+/// Connections that never become requests, in the metrics.
+pub(super) struct Events {
+    metrics: Arc<Metrics>,
+    /// A few names, looked up for each connection.
+    entrypoints: RwLock<HashMap<String, Arc<EntrypointMetrics>>>,
+}
+
+impl Events {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, entrypoints: RwLock::default() }
+    }
+
+    fn of(&self, entrypoint: &str) -> Arc<EntrypointMetrics> {
+        if let Some(known) = self.entrypoints.read().get(entrypoint) {
+            return known.clone();
+        }
+        let new = self.metrics.entrypoint(entrypoint);
+        self.entrypoints.write().entry(entrypoint.to_owned()).or_insert(new).clone()
+    }
+}
+
+impl FrontEvents for Events {
+    fn connection_opened(&self, entrypoint: &str) {
+        self.of(entrypoint).opened();
+    }
+
+    fn connection_closed(&self, entrypoint: &str) {
+        self.of(entrypoint).closed();
+    }
+
+    fn connection_shed(&self, entrypoint: &str, why: Shed) {
+        self.of(entrypoint).shed(why);
+    }
+
+    fn accept_failed(&self, entrypoint: &str) {
+        self.of(entrypoint).accept_failed();
+    }
+
+    fn handshake_failed(&self, entrypoint: &str, reason: &'static str) {
+        self.of(entrypoint).tls_failed(reason);
+    }
+
+    fn certificates(&self, entrypoint: &str, ends: &[(String, SystemTime)]) {
+        self.metrics.certificates(entrypoint, ends);
+    }
+
+    fn refused(&self, entrypoint: &str, status: u16) {
+        tracing::debug!(entrypoint, status, "malformed request refused");
+        self.of(entrypoint).refused();
+    }
+}
