@@ -33,10 +33,11 @@ pub struct TlsOptions {
     /// Default 1.3.
     pub max_version: TlsVersion,
     /// IANA names in order of preference, known to the provider; empty is its
-    /// own choice. Checked at load.
+    /// own choice, in the client's order. Suites of TLS 1.3 need not be listed.
+    /// Checked at load.
     pub cipher_suites: Vec<String>,
-    /// Key exchange groups in order of preference: `X25519MLKEM768`, `X25519`,
-    /// `secp256r1`, `secp384r1`. Empty is all of them in this order.
+    /// Key exchange groups, chosen in the client's order: `X25519MLKEM768`,
+    /// `X25519`, `secp256r1`, `secp384r1`. Empty is all of them.
     pub curves: Vec<String>,
     /// Default h2, http/1.1.
     pub alpn: Vec<Alpn>,

@@ -9,6 +9,9 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
+/// Room for a ClientHello with a post-quantum key share.
+const FIRST_READ: usize = 4 * 1024;
+
 /// What was peeked is read again.
 #[derive(Debug)]
 pub(super) struct Opening<S> {
@@ -24,6 +27,7 @@ impl<S: AsyncRead + Unpin> Opening<S> {
     /// The first bytes, at least one unless the stream has ended.
     pub(super) async fn peek(&mut self) -> io::Result<&[u8]> {
         if self.peeked.is_empty() {
+            self.peeked.reserve(FIRST_READ);
             self.stream.read_buf(&mut self.peeked).await?;
         }
         Ok(&self.peeked)

@@ -30,8 +30,8 @@ const GROUPS: [(&str, &dyn SupportedKxGroup); 4] = [
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsOptionsError {
-    #[error("unknown {what} \"{name}\"{}; known are {}", did_you_mean(*.suggestion), known.join(", "))]
-    Unknown { what: &'static str, name: String, suggestion: Option<&'static str>, known: Vec<&'static str> },
+    #[error("unknown {what} \"{name}\"{}; known are {}", did_you_mean(.suggestion.as_deref()), known.join(", "))]
+    Unknown { what: &'static str, name: String, suggestion: Option<String>, known: Vec<String> },
     #[error("none of the cipher suites is one of TLS {version}: {remedy}")]
     NoSuite { version: &'static str, remedy: &'static str },
     #[error("none of the curves can be used with TLS 1.2: add one, or set min_version \"1.3\"")]
@@ -99,7 +99,7 @@ fn groups(options: &TlsOptions) -> Result<Vec<&'static dyn SupportedKxGroup>, Tl
     if options.curves.is_empty() {
         return Ok(GROUPS.map(|(_, group)| group).to_vec());
     }
-    let known = || GROUPS.map(|(name, _)| name).to_vec();
+    let known = || GROUPS.map(|(name, _)| name.to_owned()).to_vec();
     let find = |name: &String| {
         let found = GROUPS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         found.map(|(_, group)| *group).ok_or_else(|| unknown("curve", name, known()))
@@ -139,21 +139,22 @@ fn suites(options: &TlsOptions) -> Result<Vec<SupportedCipherSuite>, TlsOptionsE
     Ok(suites)
 }
 
-/// By its IANA name, with which the suites of TLS 1.3 begin with `TLS_`.
+/// By its IANA name, or by the provider's, which has `TLS13_` for suites of TLS 1.3.
 fn suite(name: &str) -> Result<SupportedCipherSuite, TlsOptionsError> {
-    let own = |suite: &SupportedCipherSuite| suite.suite().as_str().unwrap_or_default();
-    let iana = |name: &'static str| match name.strip_prefix("TLS13") {
-        Some(rest) => format!("TLS{rest}"),
-        None => name.to_owned(),
-    };
     let all = aws_lc_rs::ALL_CIPHER_SUITES;
-    let wanted = name.to_ascii_uppercase();
-    let found = all.iter().find(|suite| own(suite) == wanted || iana(own(suite)) == wanted);
-    found.copied().ok_or_else(|| unknown("cipher suite", name, all.iter().map(own).collect()))
+    let iana: Vec<String> = all
+        .iter()
+        .map(|suite| suite.suite().as_str().unwrap_or_default().replacen("TLS13_", "TLS_", 1))
+        .collect();
+    let wanted = name.to_ascii_uppercase().replacen("TLS13_", "TLS_", 1);
+    match iana.iter().position(|known| *known == wanted) {
+        Some(index) => Ok(all[index]),
+        None => Err(unknown("cipher suite", name, iana)),
+    }
 }
 
-fn unknown(what: &'static str, name: &str, known: Vec<&'static str>) -> TlsOptionsError {
-    let suggestion = nearest(name, known.iter().copied());
+fn unknown(what: &'static str, name: &str, known: Vec<String>) -> TlsOptionsError {
+    let suggestion = nearest(name, known.iter().map(String::as_str)).map(str::to_owned);
     TlsOptionsError::Unknown { what, name: name.to_owned(), suggestion, known }
 }
 

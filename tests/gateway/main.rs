@@ -23,4 +23,5 @@ mod redis;
 mod reload;
 mod routing;
 mod swap_under_load;
+mod tls;
 mod uploads;

@@ -3,4 +3,5 @@
 mod http1;
 mod http2;
 mod listeners;
+mod tls;
 mod world;

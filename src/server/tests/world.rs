@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -18,7 +18,12 @@ use pingora::{
     proxy::{HttpProxy, ProxyHttp, Session},
     upstreams::peer::HttpPeer,
 };
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{
+    DigitallySignedStruct, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -98,6 +103,10 @@ impl FrontEvents for Seen {
     fn handshake_failed(&self, entrypoint: &str, reason: &'static str) {
         self.add(format!("handshake {entrypoint} {reason}"));
     }
+    fn certificates(&self, entrypoint: &str, ends: &[(String, SystemTime)]) {
+        let names: Vec<_> = ends.iter().map(|(name, _)| name).collect();
+        self.add(format!("certificates {entrypoint} {names:?}"));
+    }
     fn refused(&self, entrypoint: &str, status: u16) {
         self.add(format!("refused {entrypoint} {status}"));
     }
@@ -106,6 +115,7 @@ impl FrontEvents for Seen {
 pub(super) struct World {
     pub(super) doors: Arc<Doors<HttpProxy<Relay>>>,
     pub(super) events: Arc<Seen>,
+    pub(super) certificates: Arc<Certificates>,
     /// One message for each request to `/held` that reached the origin.
     pub(super) reached: mpsc::UnboundedReceiver<()>,
     /// Each permit lets one of them go.
@@ -120,8 +130,9 @@ impl World {
         let origin = origin(gate.clone(), tell).await;
         let events = Arc::new(Seen::default());
         let engine = http_proxy(Relay { origin }, PATIENCE, 16, 1);
-        let doors = Doors::new(engine, events.clone(), Certificates::new(events.clone()));
-        Self { doors, events, reached, gate, files: tempfile::tempdir().unwrap() }
+        let certificates = Certificates::new(events.clone());
+        let doors = Doors::new(engine, events.clone(), certificates.clone());
+        Self { doors, events, certificates, reached, gate, files: tempfile::tempdir().unwrap() }
     }
 
     pub(super) async fn open(&self, entrypoints: &[(&str, Entrypoint)]) {
@@ -145,12 +156,22 @@ impl World {
         file: &str,
         names: &[&str],
     ) -> (CertificateFiles, CertificateDer<'static>) {
+        self.certificate_with(file, names, &rcgen::PKCS_ECDSA_P256_SHA256)
+    }
+
+    pub(super) fn certificate_with(
+        &self,
+        file: &str,
+        names: &[&str],
+        algorithm: &'static rcgen::SignatureAlgorithm,
+    ) -> (CertificateFiles, CertificateDer<'static>) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+        let made = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
         let path = |end: &str| -> PathBuf { self.files.path().join(format!("{file}.{end}")) };
-        std::fs::write(path("crt"), made.cert.pem()).unwrap();
-        std::fs::write(path("key"), made.signing_key.serialize_pem()).unwrap();
-        (CertificateFiles { cert_file: path("crt"), key_file: path("key") }, made.cert.der().clone())
+        std::fs::write(path("crt"), made.pem()).unwrap();
+        std::fs::write(path("key"), key.serialize_pem()).unwrap();
+        (CertificateFiles { cert_file: path("crt"), key_file: path("key") }, made.der().clone())
     }
 }
 
@@ -278,4 +299,57 @@ where
     let (head, body) = timeout(PATIENCE, client.send_request(request)).await.unwrap().unwrap().into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     (head, String::from_utf8(body.to_vec()).unwrap())
+}
+
+/// A client that trusts anyone.
+pub(super) fn anyone(
+    provider: CryptoProvider,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> rustls::ClientConfig {
+    let provider = Arc::new(provider);
+    rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(versions)
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Credulous(provider)))
+        .with_no_client_auth()
+}
+
+/// Believes every certificate.
+#[derive(Debug)]
+struct Credulous(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Credulous {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }

@@ -6,6 +6,9 @@ use tollgate_sdk::{
     Edit, EndSummary, HttpFilter, Plugin, RequestHead, RequestVerdict, ResponseHead, Subscription, edit,
 };
 
+/// Subject of the client's certificate.
+const CLIENT: &str = "tollgate-client-cert-subject";
+
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct HeaderFilter {
@@ -26,7 +29,7 @@ impl Plugin for HeaderFilter {
 
     fn subscription(&self) -> Subscription {
         Subscription {
-            request_headers: vec!["user-agent".to_owned(), "accept".to_owned()],
+            request_headers: ["user-agent", "accept", CLIENT].map(str::to_owned).to_vec(),
             response_headers: vec!["content-type".to_owned()],
             on_response: true,
             on_end: false,
@@ -38,10 +41,12 @@ impl HttpFilter for HeaderFilter {
     fn on_request(&self, request: RequestHead) -> RequestVerdict {
         let seen = usize::from(request.header("user-agent").is_some())
             + usize::from(request.header("accept").is_some());
-        RequestVerdict::Edit(vec![
+        let mut edits = vec![
             edit::set("x-plugin-version", &self.version),
             edit::set("x-plugin-seen", if seen == 2 { "both" } else { "not both" }),
-        ])
+        ];
+        edits.extend(request.header(CLIENT).map(|subject| edit::set("x-plugin-client", subject)));
+        RequestVerdict::Edit(edits)
     }
 
     fn on_response(&self, _response: ResponseHead) -> Vec<Edit> {
