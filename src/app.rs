@@ -27,9 +27,9 @@ use crate::{
     plugin::{HostServices, Plugins},
     proxy::{Corridor, Rooms, Shared},
     route,
-    server::{self, DoorError, Doors, FrontEvents},
+    server::{self, DoorError, Doors, FrontEvents, Wanted},
     state::{self, Secrets},
-    telemetry::{self, AccessLog, Metrics},
+    telemetry::{self, AccessLog, Metrics, StreamMetrics, StreamRecord},
     upstream::{Clusters, Connections, Cooling},
 };
 
@@ -188,7 +188,7 @@ async fn rooms(config: &Config) -> anyhow::Result<Arc<Shared>> {
 
 fn doors(shared: &Arc<Shared>) -> std::io::Result<Arc<Doors<HttpProxy<Corridor>>>> {
     let engine = server::http_proxy(Corridor::new(shared.clone()), IDLE, UPSTREAM_POOL, MAX_RETRIES);
-    Doors::new(engine, Arc::new(Events(shared.metrics.clone())))
+    Doors::new(engine, Arc::new(Events { metrics: shared.metrics.clone(), access_log: shared.access_log.clone() }))
 }
 
 /// Other nodes seal and remove secrets in the shared store, too.
@@ -213,8 +213,12 @@ struct Entrance(Arc<Doors<HttpProxy<Corridor>>>);
 
 #[async_trait]
 impl Listeners for Entrance {
-    async fn apply(&self, entrypoints: &BTreeMap<Name, Entrypoint>) -> Result<(), ReloadError> {
-        self.0.apply(entrypoints).await.map_err(|errors| {
+    async fn apply(
+        &self,
+        entrypoints: &BTreeMap<Name, Entrypoint>,
+        config: &Config,
+    ) -> Result<(), ReloadError> {
+        self.0.apply(Wanted::new(entrypoints, config)).await.map_err(|errors| {
             let machine = errors.iter().any(|error| matches!(error, DoorError::Bind { .. }));
             let lines = errors.iter().map(ToString::to_string).collect();
             if machine { ReloadError::Failed(lines) } else { ReloadError::Refused(lines) }
@@ -226,28 +230,44 @@ impl Listeners for Entrance {
     }
 }
 
-/// Connections that never become requests, in the metrics.
-struct Events(Arc<Metrics>);
+/// Connections that never become requests, in the metrics and, passed on, in
+/// the access log.
+struct Events {
+    metrics: Arc<Metrics>,
+    access_log: Arc<AccessLog>,
+}
 
 impl FrontEvents for Events {
     fn connection_opened(&self, entrypoint: &str) {
-        self.0.entrypoint(entrypoint).opened();
+        self.metrics.entrypoint(entrypoint).opened();
     }
 
     fn connection_closed(&self, entrypoint: &str) {
-        self.0.entrypoint(entrypoint).closed();
+        self.metrics.entrypoint(entrypoint).closed();
     }
 
     fn connection_shed(&self, entrypoint: &str) {
-        self.0.entrypoint(entrypoint).shed();
+        self.metrics.entrypoint(entrypoint).shed();
     }
 
     fn handshake_failed(&self, entrypoint: &str, _: &'static str) {
-        self.0.entrypoint(entrypoint).tls_failed();
+        self.metrics.entrypoint(entrypoint).tls_failed();
+    }
+
+    fn proxy_header_refused(&self, entrypoint: &str) {
+        self.metrics.entrypoint(entrypoint).proxy_header_refused();
+    }
+
+    fn stream_metrics(&self, service: &str) -> Option<Arc<StreamMetrics>> {
+        Some(self.metrics.stream(service))
+    }
+
+    fn stream_ended(&self, record: &StreamRecord<'_>) {
+        self.access_log.write_stream(record);
     }
 
     fn refused(&self, entrypoint: &str, status: u16) {
         tracing::debug!(entrypoint, status, "malformed request refused");
-        self.0.entrypoint(entrypoint).refused();
+        self.metrics.entrypoint(entrypoint).refused();
     }
 }

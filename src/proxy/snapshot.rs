@@ -2,9 +2,9 @@
 //! Counters, balancing state and plugin versions live outside it, by name, so
 //! that a reload forgets nothing.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
-use super::Shared;
+use super::{Shared, redirect::Redirects};
 use crate::{
     auth::ApiKeys,
     config::{
@@ -27,6 +27,7 @@ pub struct Snapshot {
     pub generation: u64,
     pub config: Arc<Config>,
     pub(super) table: Table,
+    pub(super) redirects: Redirects,
     /// Same indices as the table's.
     pub(super) routes: Vec<Arc<CompiledRoute>>,
     pub(super) api_keys: ApiKeys,
@@ -147,6 +148,7 @@ impl Snapshot {
             (Ok(table), true) => Ok(Self {
                 generation,
                 table,
+                redirects: Redirects::of(&config),
                 routes,
                 api_keys: ApiKeys::build(&config.consumers),
                 admin,
@@ -155,6 +157,11 @@ impl Snapshot {
             }),
             _ => Err(errors),
         }
+    }
+
+    /// Where the entrypoints listen, for redirects to ports that the system chose.
+    pub fn learn_addresses(&mut self, addresses: &BTreeMap<Name, SocketAddr>) {
+        self.redirects.learn(addresses);
     }
 }
 

@@ -13,11 +13,15 @@ use tokio::{
 };
 
 use super::{
-    CertificateError, FrontEvents,
+    CertificateError, FrontEvents, Wanted,
     front::{Front, Policy},
+    streams::StreamTable,
     tls::{TlsBasis, TlsPolicy},
 };
-use crate::config::{Name, entrypoint::Entrypoint};
+use crate::{
+    config::{Name, entrypoint::Entrypoint},
+    upstream::TcpClusters,
+};
 
 /// Connections the kernel holds for us while we are busy.
 const BACKLOG: u32 = 4096;
@@ -38,6 +42,7 @@ pub enum DoorError {
 pub struct Doors<A> {
     building: Building<A>,
     basis: TlsBasis,
+    clusters: TcpClusters,
     open: Mutex<Vec<Door>>,
     /// One [`Doors::apply`] or [`Doors::drain`] at a time.
     turn: tokio::sync::Mutex<()>,
@@ -108,19 +113,27 @@ where
     pub fn new(app: Arc<A>, events: Arc<dyn FrontEvents>) -> io::Result<Arc<Self>> {
         let building = Building { app, events, connections: Arc::new(watch::Sender::new(0)) };
         let basis = TlsBasis::new().map_err(io::Error::other)?;
-        Ok(Arc::new(Self { building, basis, open: Mutex::default(), turn: tokio::sync::Mutex::default() }))
+        Ok(Arc::new(Self {
+            building,
+            basis,
+            clusters: TcpClusters::default(),
+            open: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        }))
     }
 
-    /// Makes the listeners what `entrypoints` says. Certificates are read and
+    /// Makes the listeners, and the streams on them, what `wanted` says. Certificates are read and
     /// new addresses bound before anything changes; on any error nothing does.
     ///
     /// An unchanged address keeps its socket and its connections, under a new
     /// name too; new settings hold for new connections. A removed entrypoint
     /// stops accepting at once and drains for its own `timeouts.drain`. Needs a
     /// tokio runtime.
-    pub async fn apply(&self, entrypoints: &BTreeMap<Name, Entrypoint>) -> Result<(), Vec<DoorError>> {
+    pub async fn apply(&self, wanted: impl Into<Wanted<'_>>) -> Result<(), Vec<DoorError>> {
+        let wanted = wanted.into();
         let _turn = self.turn.lock().await;
-        let plans = self.plan(entrypoints)?;
+        let plans = self.plan(&wanted)?;
+        self.clusters.keep(|name| wanted.services.contains_key(name));
         let mut open = self.open.lock();
         let mut before: Vec<Option<Door>> = std::mem::take(&mut *open).into_iter().map(Some).collect();
         for plan in plans {
@@ -183,11 +196,12 @@ where
         timeout_at(until, none).await.is_ok_and(|waited| waited.is_ok()) && clean
     }
 
-    fn plan(&self, entrypoints: &BTreeMap<Name, Entrypoint>) -> Result<Vec<Plan>, Vec<DoorError>> {
+    fn plan(&self, wanted: &Wanted<'_>) -> Result<Vec<Plan>, Vec<DoorError>> {
+        let entrypoints = wanted.entrypoints;
         let mut kept = self.keep(entrypoints);
         let (mut plans, mut errors) = (Vec::new(), Vec::new());
         for (name, entrypoint) in entrypoints {
-            let policy = self.policy(name, entrypoint);
+            let policy = self.policy(name, entrypoint, wanted);
             let source = match kept.remove(name) {
                 Some(index) => Ok(Source::Kept(index)),
                 None => bind(entrypoint.address)
@@ -232,7 +246,12 @@ where
         kept
     }
 
-    fn policy(&self, name: &Name, entrypoint: &Entrypoint) -> Result<Policy, DoorError> {
+    fn policy(
+        &self,
+        name: &Name,
+        entrypoint: &Entrypoint,
+        wanted: &Wanted<'_>,
+    ) -> Result<Policy, DoorError> {
         let load = |tls| TlsPolicy::load(&self.basis, tls);
         let tls = entrypoint.tls.as_ref().map(load).transpose();
         let tls = tls.map_err(|source| DoorError::Certificate {
@@ -242,6 +261,8 @@ where
         Ok(Policy {
             entrypoint: name.shared(),
             tls,
+            proxy_protocol: entrypoint.proxy_protocol.clone(),
+            streams: StreamTable::build(name, wanted, &self.clusters, &*self.building.events),
             timeouts: entrypoint.timeouts.clone(),
             limits: entrypoint.limits.clone(),
         })

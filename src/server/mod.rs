@@ -5,10 +5,16 @@
 //! `HttpProxy`, given one connection (HTTP/2) or one request (HTTP/1) at a time.
 
 mod certificates;
+mod client_hello;
 mod connection;
 mod doors;
 mod front;
+mod greeting;
 mod head;
+mod passage;
+mod proxy_protocol;
+mod socket;
+mod streams;
 mod tls;
 
 #[cfg(test)]
@@ -25,6 +31,9 @@ use pingora::{
 
 pub use certificates::CertificateError;
 pub use doors::{DoorError, Doors, check};
+pub use streams::Wanted;
+
+use crate::telemetry::{StreamMetrics, StreamRecord};
 
 /// What the front tells about connections that never become requests. Every
 /// method has an empty default, and `()` listens to nothing.
@@ -35,6 +44,13 @@ pub trait FrontEvents: Send + Sync + 'static {
     fn connection_shed(&self, _entrypoint: &str) {}
     /// `reason` is one of a few fixed words, fit for a metric label.
     fn handshake_failed(&self, _entrypoint: &str, _reason: &'static str) {}
+    /// A listed balancer's connection did not begin with a valid PROXY protocol header.
+    fn proxy_header_refused(&self, _entrypoint: &str) {}
+    /// What counts the connections of a TCP service; asked when a configuration is applied.
+    fn stream_metrics(&self, _service: &str) -> Option<Arc<StreamMetrics>> {
+        None
+    }
+    fn stream_ended(&self, _record: &StreamRecord<'_>) {}
     /// The front answered a malformed, oversized or slow head by itself.
     fn refused(&self, _entrypoint: &str, _status: u16) {}
 }

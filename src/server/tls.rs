@@ -7,10 +7,13 @@ use rustls::{
     crypto::{CryptoProvider, aws_lc_rs},
     server::{Acceptor, ProducesTickets},
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+use tokio::{io::AsyncWriteExt, time::timeout};
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
-use super::certificates::{self, Certificate, CertificateError};
+use super::{
+    certificates::{self, Certificate, CertificateError},
+    socket::Socket,
+};
 use crate::{
     config::tls::{CertificateFiles, EntrypointTls},
     proxy::TlsInfo,
@@ -120,28 +123,50 @@ impl HandshakeFailure {
 
 /// A finished handshake; `http2` if ALPN chose it.
 pub(super) struct Secured {
-    pub(super) stream: TlsStream<TcpStream>,
+    pub(super) stream: TlsStream<Socket>,
     pub(super) info: TlsInfo,
     pub(super) http2: bool,
+}
+
+/// What TLS carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Inside {
+    Http,
+    /// Something that is passed on: only the two ends know what, so no protocol
+    /// is agreed upon by ALPN.
+    Bytes,
 }
 
 /// The whole handshake within `deadline`.
 pub(super) async fn handshake(
     policy: &TlsPolicy,
-    tcp: TcpStream,
+    socket: Socket,
+    inside: Inside,
     deadline: Duration,
 ) -> Result<Secured, HandshakeFailure> {
-    timeout(deadline, negotiate(policy, tcp)).await.unwrap_or(Err(HandshakeFailure::TimedOut))
+    timeout(deadline, negotiate(policy, socket, inside)).await.unwrap_or(Err(HandshakeFailure::TimedOut))
 }
 
-async fn negotiate(policy: &TlsPolicy, tcp: TcpStream) -> Result<Secured, HandshakeFailure> {
+async fn negotiate(
+    policy: &TlsPolicy,
+    socket: Socket,
+    inside: Inside,
+) -> Result<Secured, HandshakeFailure> {
     let failed = |_: io::Error| HandshakeFailure::Failed;
-    let mut start = LazyConfigAcceptor::new(Acceptor::default(), tcp).await.map_err(failed)?;
+    let mut start = LazyConfigAcceptor::new(Acceptor::default(), socket).await.map_err(failed)?;
     let sni = start.client_hello().server_name().map(str::to_ascii_lowercase);
     let Some(config) = policy.choose(sni.as_deref()).cloned() else {
         start.io.write_all(&UNRECOGNIZED_NAME).await.map_err(failed)?;
         start.io.shutdown().await.map_err(failed)?;
         return Err(HandshakeFailure::UnknownName);
+    };
+    let config = match inside {
+        Inside::Http => config,
+        Inside::Bytes => {
+            let mut config = (*config).clone();
+            config.alpn_protocols.clear();
+            Arc::new(config)
+        }
     };
     let stream = start.into_stream(config).await.map_err(failed)?;
     let session = stream.get_ref().1;

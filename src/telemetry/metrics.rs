@@ -12,7 +12,8 @@ use prometheus::{
 
 use super::handles::{
     ATTEMPT_OUTCOMES, AttemptOutcome, EntrypointMetrics, HOOKS, ModelMetrics, PluginMetrics, ProviderMetrics,
-    RateLimitMetrics, RouteMetrics, SETTLED, Settled, TOKEN_KINDS, UpstreamMetrics, hook_metrics,
+    RateLimitMetrics, RouteMetrics, SETTLED, STREAM_FAILURES, Settled, StreamMetrics, TOKEN_KINDS,
+    UpstreamMetrics, hook_metrics,
 };
 
 /// Seconds; from what a cache answers to the longest stream.
@@ -32,9 +33,14 @@ pub struct Metrics {
     connections_open: IntGaugeVec,
     connections: IntCounterVec,
     tls_handshake_errors: IntCounterVec,
+    proxy_headers_refused: IntCounterVec,
     heads_refused: IntCounterVec,
     connections_shed: IntCounterVec,
     upstream_connect_errors: IntCounterVec,
+    streams_open: IntGaugeVec,
+    streams: IntCounterVec,
+    stream_bytes: IntCounterVec,
+    stream_failures: IntCounterVec,
     rate_limit_decisions: IntCounterVec,
     plugin_calls: IntCounterVec,
     plugin_traps: IntCounterVec,
@@ -83,6 +89,12 @@ impl Metrics {
                 "Failed TLS handshakes.",
                 &["entrypoint"],
             ),
+            proxy_headers_refused: counters(
+                r,
+                "proxy_headers_refused_total",
+                "Connections closed for want of a valid PROXY protocol header.",
+                &["entrypoint"],
+            ),
             connections_shed: counters(
                 r,
                 "connections_shed_total",
@@ -100,6 +112,20 @@ impl Metrics {
                 "upstream_connect_errors_total",
                 "Failed connects.",
                 &["service"],
+            ),
+            streams_open: gauges(r, "streams_open", "Connections being passed on.", &["service"]),
+            streams: counters(r, "streams_total", "Connections passed on to TCP services.", &["service"]),
+            stream_bytes: counters(
+                r,
+                "stream_bytes_total",
+                "Bytes of connections passed on, by where they came from.",
+                &["service", "from"],
+            ),
+            stream_failures: counters(
+                r,
+                "stream_failures_total",
+                "Passed-on connections that ended before both sides had finished.",
+                &["service", "reason"],
             ),
             rate_limit_decisions: counters(
                 r,
@@ -172,6 +198,7 @@ impl Metrics {
             open: self.connections_open.with_label_values(&[entrypoint]),
             total: self.connections.with_label_values(&[entrypoint]),
             tls_errors: self.tls_handshake_errors.with_label_values(&[entrypoint]),
+            proxy_headers_refused: self.proxy_headers_refused.with_label_values(&[entrypoint]),
             refused: self.heads_refused.with_label_values(&[entrypoint]),
             shed: self.connections_shed.with_label_values(&[entrypoint]),
         })
@@ -180,6 +207,20 @@ impl Metrics {
     pub fn upstream(&self, service: &str) -> Arc<UpstreamMetrics> {
         let connect_errors = self.upstream_connect_errors.with_label_values(&[service]);
         Arc::new(UpstreamMetrics { connect_errors })
+    }
+
+    /// Of a TCP service.
+    pub fn stream(&self, service: &str) -> Arc<StreamMetrics> {
+        let bytes = |from| self.stream_bytes.with_label_values(&[service, from]);
+        Arc::new(StreamMetrics {
+            open: self.streams_open.with_label_values(&[service]),
+            total: self.streams.with_label_values(&[service]),
+            received: bytes("client"),
+            sent: bytes("target"),
+            connect_errors: self.upstream_connect_errors.with_label_values(&[service]),
+            failures: STREAM_FAILURES
+                .map(|failure| self.stream_failures.with_label_values(&[service, failure.label()])),
+        })
     }
 
     pub fn rate_limit(&self, policy: &str) -> Arc<RateLimitMetrics> {

@@ -6,12 +6,14 @@ mod access_record;
 mod handles;
 mod logging;
 mod metrics;
+mod stream_record;
 
 pub use access_log::AccessLog;
 pub use access_record::{AccessRecord, LlmRecord};
 pub use handles::{
     AttemptOutcome, EntrypointMetrics, Hook, HookOutcome, InFlight, ModelMetrics, PluginMetrics,
-    ProviderMetrics, RateLimitMetrics, RouteMetrics, Settled, TokenKind, UpstreamMetrics,
+    ProviderMetrics, RateLimitMetrics, RouteMetrics, Settled, StreamFailure, StreamMetrics, TokenKind, UpstreamMetrics,
 };
 pub use logging::init_logging;
 pub use metrics::Metrics;
+pub use stream_record::StreamRecord;

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::resolver::{ResolveError, Resolver};
 use crate::config::{
     Name,
-    service::{HttpService, Target, UpstreamTimeouts},
+    service::{HttpService, ProxyProtocol, Target, UpstreamTimeouts},
 };
 
 /// All clusters by service name; one for the life of the process.
@@ -92,6 +92,11 @@ impl Cluster {
     /// `host:port` of the target at `index`.
     pub fn label(&self, index: usize) -> &Arc<str> {
         &self.labels[index]
+    }
+
+    /// Whether connections begin by naming their client, and how.
+    pub fn proxy_protocol(&self) -> Option<ProxyProtocol> {
+        self.service.proxy_protocol
     }
 
     pub fn timeouts(&self) -> &UpstreamTimeouts {

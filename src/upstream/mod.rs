@@ -7,11 +7,15 @@ mod connections;
 mod cooling;
 mod exchange;
 mod peer;
+mod preamble;
 mod resolver;
+mod tcp;
 
 pub use cluster::{Cluster, Clusters, Picked};
 pub use connections::{ConnectError, Connections, ReadError, Response};
 pub use cooling::Cooling;
 pub use exchange::Exchange;
 pub use peer::peer;
+pub use preamble::Preamble;
 pub use resolver::{ResolveError, Resolver};
+pub use tcp::{Dialled, TcpCluster, TcpClusters};

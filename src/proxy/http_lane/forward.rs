@@ -77,7 +77,10 @@ async fn open(
         ctx.target = Some(cluster.label(picked.index).clone());
         let opened = match cluster.resolve(picked).await {
             Ok(address) => {
-                let peer = upstream::peer(picked.target, address, timeouts, cluster.name());
+                let mut peer = upstream::peer(picked.target, address, timeouts, cluster.name());
+                if let Some(version) = cluster.proxy_protocol() {
+                    ctx.preamble(version).introduce(&mut peer);
+                }
                 shared.connections.open(peer, timeouts.idle).await.map_err(unreachable)
             }
             Err(error) => {

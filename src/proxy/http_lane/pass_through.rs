@@ -34,6 +34,9 @@ pub(in crate::proxy) async fn peer(ctx: &mut RequestContext) -> pingora::Result<
             },
         )?;
     let mut peer = upstream::peer(picked.target, address, cluster.timeouts(), cluster.name());
+    if let Some(version) = cluster.proxy_protocol() {
+        ctx.preamble(version).introduce(&mut peer);
+    }
     // One read timeout for head and body: an upgraded connection may well be
     // silent for longer than a head may take.
     peer.options.read_timeout = Some(cluster.timeouts().idle);
