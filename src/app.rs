@@ -188,7 +188,10 @@ async fn rooms(config: &Config) -> anyhow::Result<Arc<Shared>> {
 
 fn doors(shared: &Arc<Shared>) -> std::io::Result<Arc<Doors<HttpProxy<Corridor>>>> {
     let engine = server::http_proxy(Corridor::new(shared.clone()), IDLE, UPSTREAM_POOL, MAX_RETRIES);
-    Doors::new(engine, Arc::new(Events { metrics: shared.metrics.clone(), access_log: shared.access_log.clone() }))
+    Doors::new(
+        engine,
+        Arc::new(Events { metrics: shared.metrics.clone(), access_log: shared.access_log.clone() }),
+    )
 }
 
 /// Other nodes seal and remove secrets in the shared store, too.

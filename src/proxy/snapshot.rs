@@ -113,8 +113,6 @@ pub enum CompileError {
     NoHook { route: Name, plugin: Name },
     #[error("plugin \"{0}\" does not export wasi:http/incoming-handler")]
     NotAnEndpoint(Name),
-    #[error("service \"{0}\" takes connections, not requests")]
-    NotForRequests(Name),
 }
 
 impl Snapshot {
@@ -132,7 +130,9 @@ impl Snapshot {
         let mut lanes = BTreeMap::new();
         for (name, service) in &config.services {
             match compile_lane(shared, plugins, name, service) {
-                Ok(lane) => drop(lanes.insert(name.clone(), lane)),
+                Ok(Some(lane)) => drop(lanes.insert(name.clone(), lane)),
+                // Takes connections; no route leads there.
+                Ok(None) => {}
                 Err(error) => errors.push(error),
             }
         }
@@ -247,13 +247,13 @@ fn compile_lane(
     plugins: &Staged<'_>,
     name: &Name,
     service: &Service,
-) -> Result<Lane, CompileError> {
-    Ok(match service {
+) -> Result<Option<Lane>, CompileError> {
+    Ok(Some(match service {
         Service::Http(http) => Lane::Http(shared.clusters.cluster(name, http)),
         Service::Llm(llm) => Lane::Llm(Arc::new(compile_llm(shared, name, llm))),
         Service::Plugin(plugin) => Lane::Endpoint(endpoint(plugins, plugin)?),
-        Service::Tcp(_) => return Err(CompileError::NotForRequests(name.clone())),
-    })
+        Service::Tcp(_) => return Ok(None),
+    }))
 }
 
 fn endpoint(plugins: &Staged<'_>, plugin: &Name) -> Result<Arc<Slot>, CompileError> {

@@ -246,12 +246,7 @@ where
         kept
     }
 
-    fn policy(
-        &self,
-        name: &Name,
-        entrypoint: &Entrypoint,
-        wanted: &Wanted<'_>,
-    ) -> Result<Policy, DoorError> {
+    fn policy(&self, name: &Name, entrypoint: &Entrypoint, wanted: &Wanted<'_>) -> Result<Policy, DoorError> {
         let load = |tls| TlsPolicy::load(&self.basis, tls);
         let tls = entrypoint.tls.as_ref().map(load).transpose();
         let tls = tls.map_err(|source| DoorError::Certificate {

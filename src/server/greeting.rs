@@ -1,7 +1,7 @@
 //! The start of a connection: who it is from, whether a stream takes it, TLS.
 //! All of it within one handshake deadline.
 
-use std::{net::SocketAddr, os::fd::AsRawFd};
+use std::{net::SocketAddr, os::fd::AsRawFd, sync::Arc};
 
 use pingora::apps::HttpServerApp;
 use tokio::{
@@ -16,6 +16,7 @@ use super::{
     passage::Passage,
     proxy_protocol::{self, Header},
     socket::Socket,
+    streams::Way,
     tls::{self, Inside},
 };
 use crate::proxy::Arrival;
@@ -24,6 +25,12 @@ use crate::proxy::Arrival;
 pub(super) enum Greeted {
     Http(Connection),
     Stream(Passage, Box<dyn Transport>),
+}
+
+/// `opening` is as far as anybody looked.
+struct Choice {
+    way: Option<Arc<Way>>,
+    opening: Opening,
 }
 
 /// The PROXY protocol header that had to come did not.
@@ -42,27 +49,11 @@ where
         let deadline = Instant::now() + self.policy.timeouts.handshake;
         let mut socket = Socket::new(tcp);
         let arrival = self.arrive(&mut socket, peer, deadline).await?;
-        let (opening, way) = match self.policy.streams.as_ref() {
-            None => (None, None),
-            Some(streams) => match streams.unseen() {
-                Some(way) => (None, Some(way.clone())),
-                None => {
-                    let looking = client_hello::opening(&mut socket);
-                    let closing = &mut self.closing;
-                    let opening = tokio::select! {
-                        biased;
-                        _ = closing.changed() => return None,
-                        opening = timeout_at(deadline, looking) => opening.ok()?.ok()?,
-                    };
-                    let way = streams.choose(&opening).cloned();
-                    (Some(opening), way)
-                }
-            },
-        };
+        let Choice { way, opening } = self.choose(&mut socket, deadline).await?;
         let Some(way) = way else { return self.to_http(socket, arrival, deadline).await };
         let (tls, sni) = match opening {
-            Some(Opening::Tls { sni, .. }) => (true, sni),
-            _ => (false, None),
+            Opening::Tls { sni, .. } => (true, sni),
+            Opening::Other => (false, None),
         };
         if !way.terminate {
             let passage = Passage::new(way, self.events.clone(), arrival, tls, sni);
@@ -71,6 +62,22 @@ where
         let (client, arrival, _) = self.end_tls(socket, arrival, Inside::Bytes, deadline).await?;
         let passage = Passage::new(way, self.events.clone(), arrival, tls, sni);
         Some(Greeted::Stream(passage, client))
+    }
+
+    /// The stream that takes the connection, if one does.
+    async fn choose(&mut self, socket: &mut Socket, deadline: Instant) -> Option<Choice> {
+        let Some(streams) = &self.policy.streams else {
+            return Some(Choice { way: None, opening: Opening::Other });
+        };
+        if let Some(way) = streams.unseen() {
+            return Some(Choice { way: Some(way.clone()), opening: Opening::Other });
+        }
+        let opening = tokio::select! {
+            biased;
+            _ = self.closing.changed() => return None,
+            opening = timeout_at(deadline, client_hello::opening(socket)) => opening.ok()?.ok()?,
+        };
+        Some(Choice { way: streams.choose(&opening).cloned(), opening })
     }
 
     async fn to_http(&self, socket: Socket, arrival: Arrival, deadline: Instant) -> Option<Greeted> {
@@ -84,12 +91,7 @@ where
 
     /// Where the connection is from: the socket's peer, or, where that is a
     /// listed balancer, whom it says.
-    async fn arrive(
-        &mut self,
-        socket: &mut Socket,
-        peer: SocketAddr,
-        deadline: Instant,
-    ) -> Option<Arrival> {
+    async fn arrive(&mut self, socket: &mut Socket, peer: SocketAddr, deadline: Instant) -> Option<Arrival> {
         let local = socket.local_addr().ok()?;
         let entrypoint = self.policy.entrypoint.clone();
         let own = Arrival { entrypoint, peer, via: None, local, tls: None };

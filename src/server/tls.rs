@@ -147,11 +147,7 @@ pub(super) async fn handshake(
     timeout(deadline, negotiate(policy, socket, inside)).await.unwrap_or(Err(HandshakeFailure::TimedOut))
 }
 
-async fn negotiate(
-    policy: &TlsPolicy,
-    socket: Socket,
-    inside: Inside,
-) -> Result<Secured, HandshakeFailure> {
+async fn negotiate(policy: &TlsPolicy, socket: Socket, inside: Inside) -> Result<Secured, HandshakeFailure> {
     let failed = |_: io::Error| HandshakeFailure::Failed;
     let mut start = LazyConfigAcceptor::new(Acceptor::default(), socket).await.map_err(failed)?;
     let sni = start.client_hello().server_name().map(str::to_ascii_lowercase);

@@ -12,7 +12,8 @@ pub use access_log::AccessLog;
 pub use access_record::{AccessRecord, LlmRecord};
 pub use handles::{
     AttemptOutcome, EntrypointMetrics, Hook, HookOutcome, InFlight, ModelMetrics, PluginMetrics,
-    ProviderMetrics, RateLimitMetrics, RouteMetrics, Settled, StreamFailure, StreamMetrics, TokenKind, UpstreamMetrics,
+    ProviderMetrics, RateLimitMetrics, RouteMetrics, Settled, StreamFailure, StreamMetrics, TokenKind,
+    UpstreamMetrics,
 };
 pub use logging::init_logging;
 pub use metrics::Metrics;

@@ -91,8 +91,7 @@ impl L4Connect for Preamble {
         let Some(address) = address.as_inet() else {
             return pingora::Error::e_explain(ErrorType::InternalError, "a target has an IP address");
         };
-        let mut tcp =
-            TcpStream::connect(address).await.or_err(ErrorType::ConnectError, "cannot connect")?;
+        let mut tcp = TcpStream::connect(address).await.or_err(ErrorType::ConnectError, "cannot connect")?;
         let told = tcp.write_all(&self.bytes()).await;
         told.or_err(ErrorType::ConnectError, "cannot name the client")?;
         Ok(tcp.into())

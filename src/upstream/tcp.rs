@@ -93,10 +93,8 @@ impl TcpCluster {
     pub async fn dial(&self, source: SocketAddr, destination: SocketAddr) -> Result<Dialled, usize> {
         let targets = &self.service.targets;
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let preamble = self
-            .service
-            .proxy_protocol
-            .map(|version| Preamble { version, source, destination }.bytes());
+        let preamble =
+            self.service.proxy_protocol.map(|version| Preamble { version, source, destination }.bytes());
         for failed in 0..targets.len() {
             let index = turn.wrapping_add(failed) % targets.len();
             let connecting = self.connect(&targets[index], preamble.as_deref());
@@ -140,7 +138,8 @@ mod tests {
     use crate::config::service::ProxyProtocol;
 
     fn service(addresses: &[SocketAddr], proxy_protocol: Option<ProxyProtocol>) -> TcpService {
-        let target = |address: &SocketAddr| TcpTarget { host: address.ip().to_string(), port: address.port() };
+        let target =
+            |address: &SocketAddr| TcpTarget { host: address.ip().to_string(), port: address.port() };
         TcpService {
             targets: addresses.iter().map(target).collect(),
             connect: Duration::from_secs(5),

@@ -100,11 +100,7 @@ fn target(text: &str) -> scalar::Result<TcpTarget> {
 }
 
 /// TLS ends only where there is some.
-pub(super) fn tls_ends(
-    f: &mut Fields<'_>,
-    streams: &[Stream],
-    entrypoints: &BTreeMap<Name, Entrypoint>,
-) {
+pub(super) fn tls_ends(f: &mut Fields<'_>, streams: &[Stream], entrypoints: &BTreeMap<Name, Entrypoint>) {
     let Some(section) = f.take("streams") else { return };
     for (name, item) in section.named() {
         let ended = |stream: &&Stream| stream.name.as_str() == name && stream.tls == StreamTls::Terminate;

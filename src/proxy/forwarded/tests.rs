@@ -161,7 +161,9 @@ fn forwarded_elements_are_kept_if_they_are_some() {
     ] {
         assert_eq!(said(&[(FORWARDED, good)], FORWARDED), format!("{good}, {own}"));
     }
-    for bad in ["", "junk", "for=", "for=\"x", "for=a b", "for=a;;", "for=a,", "=a", "for=\"\\", "for=a\u{7f}"] {
+    for bad in
+        ["", "junk", "for=", "for=\"x", "for=a b", "for=a;;", "for=a,", "=a", "for=\"\\", "for=a\u{7f}"]
+    {
         assert!(!is_forwarded(bad), "{bad}");
     }
     assert_eq!(said(&[(FORWARDED, "junk")], FORWARDED), own);

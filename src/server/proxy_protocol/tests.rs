@@ -33,10 +33,7 @@ fn good() -> Vec<(Vec<u8>, Header)> {
     let text = |line: &str| line.as_bytes().to_vec();
     vec![
         (text("PROXY TCP4 192.0.2.1 198.51.100.7 57005 443\r\n"), told),
-        (
-            text("PROXY TCP6 2001:db8::1 ::1 0 65535\r\n"),
-            client("[2001:db8::1]:0", "[::1]:65535"),
-        ),
+        (text("PROXY TCP6 2001:db8::1 ::1 0 65535\r\n"), client("[2001:db8::1]:0", "[::1]:65535")),
         (text("PROXY UNKNOWN\r\n"), Header::Own),
         (text("PROXY UNKNOWN ffff::1 junk\r\n"), Header::Own),
         (v2(0x21, 0x11, &IPV4), told),
@@ -127,7 +124,9 @@ fn mistakes_are_refused() {
 #[test]
 fn one_wrong_bit_spoils_the_checksum() {
     let header = with_checksum();
-    for at in V2_FIXED..header.len() {
+    // Of another type, the checksum is none.
+    let kind = header.len() - 7;
+    for at in (V2_FIXED..header.len()).filter(|at| *at != kind) {
         let mut spoilt = header.clone();
         spoilt[at] ^= 1;
         assert_ne!(parse(&spoilt), parse(&header), "byte {at}");

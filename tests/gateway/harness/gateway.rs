@@ -285,3 +285,9 @@ pub(crate) async fn until_answers(gateway: &Gateway, path: &str, status: u16) {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
 }
+
+/// The value of a metric by its name and labels, as written on the page.
+pub(crate) async fn metric(gateway: &Gateway, name: &str) -> Option<u64> {
+    let page = gateway.admin("GET", "/metrics").send().await.expect(200).text();
+    page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+}
