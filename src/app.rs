@@ -36,7 +36,7 @@ use crate::{
     plugin::{HostServices, Plugins},
     proxy::{Corridor, Rooms, Shared},
     route,
-    server::{self, Certificates, DoorError, Doors},
+    server::{self, Certificates, DoorError, Doors, Wanted},
     state::{self, Handover, Secrets, StoreError},
     telemetry::{self, AccessLog, Metrics},
     upstream::{Clusters, Connections, Cooling},
@@ -195,7 +195,10 @@ impl Gateway {
                 }
                 Wish::Upgrade => match self.upgrade(program, signals).await {
                     Ok(heir) => {
-                        tracing::info!(pid = heir.pid, "another process serves; this one finishes what it began");
+                        tracing::info!(
+                            pid = heir.pid,
+                            "another process serves; this one finishes what it began"
+                        );
                         self.shared.metrics.upgraded(true);
                         manager.succeeded_by(heir.pid);
                         self.heir = Some(heir);
@@ -319,7 +322,7 @@ async fn secrets(store: &Arc<dyn state::Store>, data_dir: &Path) -> anyhow::Resu
 
 fn doors(shared: &Arc<Shared>) -> Arc<Doors<HttpProxy<Corridor>>> {
     let engine = server::http_proxy(Corridor::new(shared.clone()), IDLE, UPSTREAM_POOL, MAX_RETRIES);
-    let events = Arc::new(Events::new(shared.metrics.clone()));
+    let events = Arc::new(Events::new(shared.metrics.clone(), shared.access_log.clone()));
     let certificates = Certificates::new(events.clone());
     Doors::new(engine, events, certificates)
 }
@@ -346,8 +349,12 @@ struct Entrance(Arc<Doors<HttpProxy<Corridor>>>);
 
 #[async_trait]
 impl Listeners for Entrance {
-    async fn apply(&self, entrypoints: &BTreeMap<Name, Entrypoint>) -> Result<(), ReloadError> {
-        self.0.apply(entrypoints).await.map_err(|errors| {
+    async fn apply(
+        &self,
+        entrypoints: &BTreeMap<Name, Entrypoint>,
+        config: &Config,
+    ) -> Result<(), ReloadError> {
+        self.0.apply(Wanted::new(entrypoints, config)).await.map_err(|errors| {
             let machine = errors.iter().any(|error| matches!(error, DoorError::Bind { .. }));
             let lines = errors.iter().map(ToString::to_string).collect();
             if machine { ReloadError::Failed(lines) } else { ReloadError::Refused(lines) }

@@ -1,4 +1,5 @@
-//! What the doors tell, in the metrics.
+//! What the doors tell, in the metrics and, of connections passed on, in the
+//! access log.
 
 use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
@@ -6,19 +7,20 @@ use parking_lot::RwLock;
 
 use crate::{
     server::FrontEvents,
-    telemetry::{EntrypointMetrics, Metrics, Shed},
+    telemetry::{AccessLog, EntrypointMetrics, Metrics, Shed, StreamMetrics, StreamRecord},
 };
 
 /// Connections that never become requests, in the metrics.
 pub(super) struct Events {
     metrics: Arc<Metrics>,
+    access_log: Arc<AccessLog>,
     /// A few names, looked up for each connection.
     entrypoints: RwLock<HashMap<String, Arc<EntrypointMetrics>>>,
 }
 
 impl Events {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, entrypoints: RwLock::default() }
+    pub(super) fn new(metrics: Arc<Metrics>, access_log: Arc<AccessLog>) -> Self {
+        Self { metrics, access_log, entrypoints: RwLock::default() }
     }
 
     fn of(&self, entrypoint: &str) -> Arc<EntrypointMetrics> {
@@ -53,6 +55,18 @@ impl FrontEvents for Events {
 
     fn certificates(&self, entrypoint: &str, ends: &[(String, SystemTime)]) {
         self.metrics.certificates(entrypoint, ends);
+    }
+
+    fn proxy_header_refused(&self, entrypoint: &str) {
+        self.of(entrypoint).proxy_header_refused();
+    }
+
+    fn stream_metrics(&self, service: &str) -> Option<Arc<StreamMetrics>> {
+        Some(self.metrics.stream(service))
+    }
+
+    fn stream_ended(&self, record: &StreamRecord<'_>) {
+        self.access_log.write_stream(record);
     }
 
     fn refused(&self, entrypoint: &str, status: u16) {

@@ -18,8 +18,13 @@ use crate::{
 /// What listens: the doors of the data plane, as a reload needs them.
 #[async_trait]
 pub trait Listeners: Send + Sync + 'static {
-    /// Makes the listeners what `entrypoints` says, or changes nothing.
-    async fn apply(&self, entrypoints: &BTreeMap<Name, Entrypoint>) -> Result<(), ReloadError>;
+    /// Makes the listeners what `entrypoints` says and the streams on them what
+    /// `config` says, or changes nothing.
+    async fn apply(
+        &self,
+        entrypoints: &BTreeMap<Name, Entrypoint>,
+        config: &Config,
+    ) -> Result<(), ReloadError>;
     /// Real addresses, with the ports that were chosen for port 0.
     fn addresses(&self) -> BTreeMap<Name, SocketAddr>;
 }
@@ -115,9 +120,10 @@ impl Reloader {
         // Everything that can fail comes before the first thing that changes.
         route::Table::build(&config.routes).map_err(ReloadError::of)?;
         let plugins = self.shared.plugins.stage(&config.plugins).await.map_err(ReloadError::of)?;
-        let snapshot = self.shared.compile(config, &plugins).map_err(ReloadError::of)?;
+        let mut snapshot = self.shared.compile(config, &plugins).map_err(ReloadError::of)?;
         let (generation, config) = (snapshot.generation, snapshot.config.clone());
-        self.open_doors(&entrypoints).await?;
+        self.open_doors(&entrypoints, &config).await?;
+        snapshot.learn_addresses(&self.doors.addresses());
         plugins.commit();
         self.shared.publish(snapshot);
         self.opening_credits(&config).await;
@@ -139,9 +145,13 @@ impl Reloader {
         }
     }
 
-    async fn open_doors(&self, entrypoints: &BTreeMap<Name, Entrypoint>) -> Result<(), ReloadError> {
+    async fn open_doors(
+        &self,
+        entrypoints: &BTreeMap<Name, Entrypoint>,
+        config: &Config,
+    ) -> Result<(), ReloadError> {
         let before = self.doors.addresses();
-        self.doors.apply(entrypoints).await?;
+        self.doors.apply(entrypoints, config).await?;
         for (entrypoint, address) in self.doors.addresses() {
             if before.get(&entrypoint) != Some(&address) {
                 tracing::info!(entrypoint = entrypoint.as_str(), %address, "listening");

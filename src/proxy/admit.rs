@@ -1,10 +1,10 @@
 //! The start of a request: its snapshot, its entrypoint, its sender.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use pingora::proxy::Session;
 
-use super::{Shared, arrival::arrival, context::RequestContext};
+use super::{Shared, arrival::arrival, context::RequestContext, forwarded};
 
 /// How long a client may take for the next piece of its body, or for reading
 /// the next piece of the answer.
@@ -16,9 +16,13 @@ pub(super) const IDENTITY_PREFIX: &str = "tollgate-";
 pub(super) fn admit(shared: &Arc<Shared>, session: &mut Session, ctx: &mut RequestContext) {
     ctx.snapshot = shared.snapshot();
     ctx.uri = session.req_header().uri.clone();
-    if let Some(arrival) = session.digest().and_then(arrival) {
+    if let Some(arrival) = session.digest().and_then(arrival).cloned() {
+        let entrypoints = ctx.snapshot.as_ref().map(|snapshot| &snapshot.config.entrypoints);
+        let entrypoint = entrypoints.and_then(|entrypoints| entrypoints.get(&*arrival.entrypoint));
+        let trusted = entrypoint.map(|entrypoint| &entrypoint.trusted_proxies);
+        ctx.sender = forwarded::receive(session.req_header_mut(), &arrival, trusted);
+        ctx.client = ctx.sender.client;
         ctx.entrypoint = arrival.entrypoint.clone();
-        ctx.client = canonical(arrival.peer.ip());
         if let Some(tls) = &arrival.tls {
             ctx.tls_version = Some(tls.version);
             ctx.client_certificate = tls.client.clone();
@@ -39,9 +43,4 @@ fn drop_identity_headers(session: &mut Session) {
     for name in names {
         head.remove_header(&name);
     }
-}
-
-/// A dual-stack socket shows IPv4 clients as mapped addresses.
-fn canonical(address: IpAddr) -> IpAddr {
-    address.to_canonical()
 }

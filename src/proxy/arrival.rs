@@ -8,7 +8,11 @@ use pingora::protocols::Digest;
 #[derive(Debug, Clone)]
 pub struct Arrival {
     pub entrypoint: Arc<str>,
+    /// The client: the socket's peer, or whom that peer named by the PROXY protocol.
     pub peer: SocketAddr,
+    /// The balancer that named it.
+    pub via: Option<SocketAddr>,
+    /// Where the client connected to.
     pub local: SocketAddr,
     pub tls: Option<TlsInfo>,
 }

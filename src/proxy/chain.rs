@@ -11,7 +11,7 @@ use super::{
     arrival::arrival,
     client_certificate,
     context::RequestContext,
-    endpoint_lane, http_lane, llm_lane, operator, reply,
+    endpoint_lane, http_lane, llm_lane, operator, redirect, reply,
     snapshot::{CompiledRoute, Lane, RateLimitStep, Step},
 };
 use crate::{
@@ -54,6 +54,10 @@ pub(super) async fn serve(
     }
     if misdirected(session) {
         return Err(Fault::new(FaultKind::Misdirected, "this connection was made for another host"));
+    }
+    // Answers to ACME challenges belong before this.
+    if let Served::Answered = redirect::redirect(&snapshot.redirects, session, ctx).await? {
+        return Ok(Served::Answered);
     }
     let route = matched(&snapshot, session, ctx)
         .ok_or_else(|| Fault::new(FaultKind::NoRoute, "no route matches this request"))?;
@@ -234,7 +238,7 @@ fn request_head(
     api::RequestHead {
         request_id: ctx.id.to_string(),
         method: head.method.as_str().to_owned(),
-        scheme: if ctx.tls_version.is_some() { "https" } else { "http" }.to_owned(),
+        scheme: if ctx.sender.https { "https" } else { "http" }.to_owned(),
         authority: authority(head).to_owned(),
         path: head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
         client_address: ctx.client.to_string(),

@@ -1,7 +1,7 @@
 //! What is learned about a request on its way.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -10,9 +10,13 @@ use http::{HeaderMap, HeaderName, Uri};
 
 use super::{
     arrival::ClientIdentity,
+    forwarded::Sender,
     snapshot::{CompiledRoute, Snapshot},
 };
-use crate::{auth::Caller, fault::FaultKind, plugin::Version, telemetry::InFlight};
+use crate::{
+    auth::Caller, config::service::ProxyProtocol, fault::FaultKind, plugin::Version, telemetry::InFlight,
+    upstream::Preamble,
+};
 
 /// Lives from the first byte of a request to its access record.
 pub struct RequestContext {
@@ -27,6 +31,7 @@ pub struct RequestContext {
     pub(super) uri: Uri,
     pub(super) entrypoint: Arc<str>,
     pub(super) client: IpAddr,
+    pub(super) sender: Sender,
     pub(super) tls_version: Option<&'static str>,
     /// Who the client proved to be by its certificate.
     pub(super) client_certificate: Option<Arc<ClientIdentity>>,
@@ -76,6 +81,7 @@ impl RequestContext {
             uri: Uri::default(),
             entrypoint: Arc::from(""),
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            sender: Sender::UNKNOWN,
             tls_version: None,
             client_certificate: None,
             snapshot: None,
@@ -92,5 +98,14 @@ impl RequestContext {
             llm: None,
             in_flight: None,
         }
+    }
+
+    /// How a target that wants it is told whom a connection is for. The port is
+    /// 0 where only the address is known.
+    pub(super) fn preamble(&self, version: ProxyProtocol) -> Preamble {
+        let sender = self.sender.address;
+        let port = if sender.ip() == self.client { sender.port() } else { 0 };
+        let source = SocketAddr::new(self.client, port);
+        Preamble { version, source, destination: self.sender.local }
     }
 }

@@ -2,9 +2,9 @@
 //! Counters, balancing state and plugin versions live outside it, by name, so
 //! that a reload forgets nothing.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
-use super::Shared;
+use super::{Shared, redirect::Redirects};
 use crate::{
     auth::ApiKeys,
     config::{
@@ -27,6 +27,7 @@ pub struct Snapshot {
     pub generation: u64,
     pub config: Arc<Config>,
     pub(super) table: Table,
+    pub(super) redirects: Redirects,
     /// Same indices as the table's.
     pub(super) routes: Vec<Arc<CompiledRoute>>,
     pub(super) api_keys: ApiKeys,
@@ -112,8 +113,6 @@ pub enum CompileError {
     NoHook { route: Name, plugin: Name },
     #[error("plugin \"{0}\" does not export wasi:http/incoming-handler")]
     NotAnEndpoint(Name),
-    #[error("service \"{0}\" takes connections, not requests")]
-    NotForRequests(Name),
 }
 
 impl Snapshot {
@@ -131,7 +130,9 @@ impl Snapshot {
         let mut lanes = BTreeMap::new();
         for (name, service) in &config.services {
             match compile_lane(shared, plugins, name, service) {
-                Ok(lane) => drop(lanes.insert(name.clone(), lane)),
+                Ok(Some(lane)) => drop(lanes.insert(name.clone(), lane)),
+                // Takes connections; no route leads there.
+                Ok(None) => {}
                 Err(error) => errors.push(error),
             }
         }
@@ -147,6 +148,7 @@ impl Snapshot {
             (Ok(table), true) => Ok(Self {
                 generation,
                 table,
+                redirects: Redirects::of(&config),
                 routes,
                 api_keys: ApiKeys::build(&config.consumers),
                 admin,
@@ -155,6 +157,11 @@ impl Snapshot {
             }),
             _ => Err(errors),
         }
+    }
+
+    /// Where the entrypoints listen, for redirects to ports that the system chose.
+    pub fn learn_addresses(&mut self, addresses: &BTreeMap<Name, SocketAddr>) {
+        self.redirects.learn(addresses);
     }
 }
 
@@ -240,13 +247,13 @@ fn compile_lane(
     plugins: &Staged<'_>,
     name: &Name,
     service: &Service,
-) -> Result<Lane, CompileError> {
-    Ok(match service {
+) -> Result<Option<Lane>, CompileError> {
+    Ok(Some(match service {
         Service::Http(http) => Lane::Http(shared.clusters.cluster(name, http)),
         Service::Llm(llm) => Lane::Llm(Arc::new(compile_llm(shared, name, llm))),
         Service::Plugin(plugin) => Lane::Endpoint(endpoint(plugins, plugin)?),
-        Service::Tcp(_) => return Err(CompileError::NotForRequests(name.clone())),
-    })
+        Service::Tcp(_) => return Ok(None),
+    }))
 }
 
 fn endpoint(plugins: &Staged<'_>, plugin: &Name) -> Result<Arc<Slot>, CompileError> {

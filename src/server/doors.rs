@@ -13,14 +13,18 @@ use tokio::{
 };
 
 use super::{
-    Certificates, FrontEvents,
+    Certificates, FrontEvents, Wanted,
     doorman::{Building, Doorman},
     front::Policy,
     sockets::{self, Inherited, Socket},
+    streams::StreamTable,
     ticket::House,
     tls::{TlsBasis, TlsError, TlsPolicy},
 };
-use crate::config::{Name, entrypoint::Entrypoint};
+use crate::{
+    config::{Name, entrypoint::Entrypoint},
+    upstream::TcpClusters,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum DoorError {
@@ -34,6 +38,7 @@ pub enum DoorError {
 pub struct Doors<A> {
     building: Building<A>,
     basis: TlsBasis,
+    clusters: TcpClusters,
     open: Mutex<Vec<Door>>,
     /// Passed to us and not yet used.
     inherited: Mutex<Vec<Inherited>>,
@@ -111,6 +116,7 @@ where
         Arc::new(Self {
             building,
             basis: TlsBasis::new(certificates),
+            clusters: TcpClusters::default(),
             open: Mutex::default(),
             inherited: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
@@ -144,21 +150,23 @@ where
         self.open.lock().iter().map(socket).collect()
     }
 
-    /// Makes the listeners what `entrypoints` says. Certificates are read and
+    /// Makes the listeners, and the streams on them, what `wanted` says. Certificates are read and
     /// new addresses bound before anything changes; on any error nothing does.
     ///
     /// An unchanged address keeps its socket and its connections, under a new
     /// name too; new settings hold for new connections. A removed entrypoint
     /// stops accepting at once and drains for its own `timeouts.drain`. Needs a
     /// tokio runtime.
-    pub async fn apply(&self, entrypoints: &BTreeMap<Name, Entrypoint>) -> Result<(), Vec<DoorError>> {
+    pub async fn apply(&self, wanted: impl Into<Wanted<'_>>) -> Result<(), Vec<DoorError>> {
+        let wanted = wanted.into();
         let _turn = self.turn.lock().await;
-        let plans = self.plan(entrypoints)?;
+        let plans = self.plan(&wanted)?;
         for unused in self.inherited.lock().drain(..) {
             tracing::warn!(socket = ?unused.listener, name = unused.name, "no entrypoint for an inherited socket");
         }
+        self.clusters.keep(|name| wanted.services.contains_key(name));
         let mut open = self.open.lock();
-        for gone in open.iter().filter(|door| !entrypoints.contains_key(&door.name)) {
+        for gone in open.iter().filter(|door| !wanted.entrypoints.contains_key(&door.name)) {
             self.building.events.certificates(gone.name.as_str(), &[]);
         }
         let mut before: Vec<Option<Door>> = std::mem::take(&mut *open).into_iter().map(Some).collect();
@@ -226,12 +234,13 @@ where
         timeout_at(until, self.building.house.emptied()).await.is_ok() && clean
     }
 
-    fn plan(&self, entrypoints: &BTreeMap<Name, Entrypoint>) -> Result<Vec<Plan>, Vec<DoorError>> {
+    fn plan(&self, wanted: &Wanted<'_>) -> Result<Vec<Plan>, Vec<DoorError>> {
+        let entrypoints = wanted.entrypoints;
         let mut kept = self.keep(entrypoints);
         let mut passed = self.passed(entrypoints, &kept);
         let (mut plans, mut errors) = (Vec::new(), Vec::new());
         for (name, entrypoint) in entrypoints {
-            let policy = self.policy(name, entrypoint);
+            let policy = self.policy(name, entrypoint, wanted);
             let source = match kept.remove(name) {
                 Some(index) => Ok(Source::Kept(index)),
                 None => passed
@@ -303,10 +312,16 @@ where
         passed
     }
 
-    fn policy(&self, name: &Name, entrypoint: &Entrypoint) -> Result<Policy, Vec<DoorError>> {
+    fn policy(
+        &self,
+        name: &Name,
+        entrypoint: &Entrypoint,
+        wanted: &Wanted<'_>,
+    ) -> Result<Policy, Vec<DoorError>> {
         Ok(Policy {
             entrypoint: name.shared(),
             tls: tls(&self.basis, name, entrypoint)?,
+            streams: StreamTable::build(name, wanted, &self.clusters, &*self.building.events),
             timeouts: entrypoint.timeouts.clone(),
             limits: entrypoint.limits.clone(),
             proxy_protocol: entrypoint.proxy_protocol.clone(),

@@ -1,7 +1,7 @@
 //! Serves one connection: handshake, head checks, then request after request to
 //! the HTTP engine.
 
-use std::{io, net::SocketAddr, ops::ControlFlow, os::fd::AsRawFd, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, ops::ControlFlow, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use pingora::{
@@ -18,16 +18,15 @@ use tokio::{
 use super::{
     FrontEvents,
     connection::{Allowance, Connection},
+    greeting::Greeted,
     head::{self, Framing, Refusal, Scan},
+    streams::StreamTable,
     ticket::Ticket,
-    tls::{self, TlsPolicy},
+    tls::TlsPolicy,
 };
-use crate::{
-    config::{
-        Networks,
-        entrypoint::{Limits, Timeouts},
-    },
-    proxy::Arrival,
+use crate::config::{
+    Networks,
+    entrypoint::{Limits, Timeouts},
 };
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -46,10 +45,11 @@ const LAST_REQUEST: Duration = Duration::from_secs(1);
 pub(super) struct Policy {
     pub(super) entrypoint: Arc<str>,
     pub(super) tls: Option<TlsPolicy>,
+    /// Whose connections begin with a PROXY protocol header.
+    pub(super) proxy_protocol: Networks,
+    pub(super) streams: Option<StreamTable>,
     pub(super) timeouts: Timeouts,
     pub(super) limits: Limits,
-    /// Who says by the PROXY protocol which client it speaks for.
-    pub(super) proxy_protocol: Networks,
 }
 
 /// One connection's share of the door.
@@ -78,12 +78,11 @@ where
 {
     /// To the end of the connection. Never fails: there is nobody to tell.
     pub(super) async fn serve(mut self, tcp: TcpStream, peer: SocketAddr) {
-        // A client behind a proxy is counted once the proxy has named it.
-        if !self.policy.proxy_protocol.contains(peer.ip()) && !self.ticket.admit(peer.ip()) {
-            return;
-        }
-        let Some(connection) = self.secure(tcp, peer).await else { return };
-        let mut connection = Box::new(connection);
+        let mut connection = match self.greet(tcp, peer).await {
+            None => return,
+            Some(Greeted::Stream(passage, client)) => return Box::pin(passage.run(client)).await,
+            Some(Greeted::Http(connection)) => Box::new(connection),
+        };
         if connection.is_http2() {
             // The engine waits for the preface without a deadline.
             let preface = timeout(self.policy.timeouts.header, await_preface(&mut connection));
@@ -93,27 +92,6 @@ where
             return;
         }
         self.serve_http1(connection).await;
-    }
-
-    async fn secure(&self, tcp: TcpStream, peer: SocketAddr) -> Option<Connection> {
-        let (id, local) = (tcp.as_raw_fd(), tcp.local_addr().ok()?);
-        let entrypoint = self.policy.entrypoint.clone();
-        let Some(policy) = &self.policy.tls else {
-            return Connection::new(Box::new(tcp), id, Arrival { entrypoint, peer, local, tls: None }, false)
-                .ok();
-        };
-        match tls::handshake(policy, tcp, self.policy.timeouts.handshake).await {
-            Ok(None) => None,
-            Ok(Some(secured)) => {
-                let arrival = Arrival { entrypoint, peer, local, tls: Some(secured.info) };
-                Connection::new(Box::new(secured.stream), id, arrival, secured.http2).ok()
-            }
-            Err(failure) => {
-                tracing::debug!(entrypoint = &*entrypoint, %peer, reason = failure.label(), "handshake failed");
-                self.events.handshake_failed(&entrypoint, failure.label());
-                None
-            }
-        }
     }
 
     async fn serve_http2(&self, connection: Box<Connection>) {

@@ -7,13 +7,19 @@
 mod by_name;
 mod certificate;
 mod certificates;
+mod client_hello;
 mod connection;
 mod doorman;
 mod doors;
 mod front;
+mod greeting;
 mod head;
+mod incoming;
 mod opening;
+mod passage;
+mod proxy_protocol;
 mod sockets;
+mod streams;
 mod ticket;
 mod tls;
 mod tls_failure;
@@ -41,10 +47,11 @@ pub use certificate::CertificateError;
 pub use certificates::Certificates;
 pub use doors::{DoorError, Doors, check};
 pub use sockets::{Inherited, Socket};
+pub use streams::Wanted;
 pub use tls::TlsError;
 pub use tls_options::TlsOptionsError;
 
-use crate::telemetry::Shed;
+use crate::telemetry::{Shed, StreamMetrics, StreamRecord};
 
 /// What the front tells about connections that never become requests. Every
 /// method has an empty default, and `()` listens to nothing.
@@ -60,6 +67,13 @@ pub trait FrontEvents: Send + Sync + 'static {
     /// All names that have a certificate of their own on `entrypoint` from now
     /// on, and when it ends; `*` is every entrypoint. A name may come twice.
     fn certificates(&self, _entrypoint: &str, _ends: &[(String, SystemTime)]) {}
+    /// A listed balancer's connection did not begin with a valid PROXY protocol header.
+    fn proxy_header_refused(&self, _entrypoint: &str) {}
+    /// What counts the connections of a TCP service; asked when a configuration is applied.
+    fn stream_metrics(&self, _service: &str) -> Option<Arc<StreamMetrics>> {
+        None
+    }
+    fn stream_ended(&self, _record: &StreamRecord<'_>) {}
     /// The front answered a malformed, oversized or slow head by itself.
     fn refused(&self, _entrypoint: &str, _status: u16) {}
 }

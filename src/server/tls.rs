@@ -168,20 +168,45 @@ pub(super) struct Secured<S> {
     pub(super) http2: bool,
 }
 
+/// What TLS carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Inside {
+    Http,
+    /// Something that is passed on: only the two ends know what, so no protocol
+    /// is agreed upon by ALPN.
+    Bytes,
+}
+
+impl Inside {
+    fn fitting(self, config: Arc<ServerConfig>) -> Arc<ServerConfig> {
+        if self == Self::Http {
+            return config;
+        }
+        let mut config = ServerConfig::clone(&config);
+        config.alpn_protocols.clear();
+        Arc::new(config)
+    }
+}
+
 /// The whole handshake within `deadline`. `None`: a challenge was answered, and
 /// the connection is closed.
 pub(super) async fn handshake<S>(
     policy: &TlsPolicy,
     tcp: S,
+    inside: Inside,
     deadline: Duration,
 ) -> Result<Option<Secured<S>>, HandshakeFailure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    timeout(deadline, negotiate(policy, tcp)).await.unwrap_or(Err(HandshakeFailure::TimedOut))
+    timeout(deadline, negotiate(policy, tcp, inside)).await.unwrap_or(Err(HandshakeFailure::TimedOut))
 }
 
-async fn negotiate<S>(policy: &TlsPolicy, tcp: S) -> Result<Option<Secured<S>>, HandshakeFailure>
+async fn negotiate<S>(
+    policy: &TlsPolicy,
+    tcp: S,
+    inside: Inside,
+) -> Result<Option<Secured<S>>, HandshakeFailure>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -195,7 +220,9 @@ where
     let hello = start.client_hello();
     let sni = hello.server_name().map(str::to_ascii_lowercase);
     match policy.decide(&hello, sni.as_deref()) {
-        Some(Decision::Serve(config)) => secured(policy, start.into_stream(config).await?, sni).map(Some),
+        Some(Decision::Serve(config)) => {
+            secured(policy, start.into_stream(inside.fitting(config)).await?, sni).map(Some)
+        }
         Some(Decision::Challenge(config)) => {
             start.into_stream(config).await?.shutdown().await?;
             Ok(None)

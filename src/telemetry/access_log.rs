@@ -12,8 +12,9 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 use prometheus::IntCounter;
+use serde::Serialize;
 
-use super::{AccessRecord, Metrics};
+use super::{AccessRecord, Metrics, StreamRecord};
 
 /// Bytes that wait for the writer; a record that does not fit is dropped and
 /// counted in `tollgate_access_log_dropped_total`. About 10,000 records.
@@ -68,6 +69,15 @@ impl AccessLog {
     /// Queues a record, or drops and counts it when the queue is full. Never
     /// waits for the writer; takes a lock for the copy of one line.
     pub fn write(&self, record: &AccessRecord<'_>) {
+        self.write_line(record);
+    }
+
+    /// The same for a connection that was passed on.
+    pub fn write_stream(&self, record: &StreamRecord<'_>) {
+        self.write_line(record);
+    }
+
+    fn write_line(&self, record: &impl Serialize) {
         thread_local! {
             static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }

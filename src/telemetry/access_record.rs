@@ -82,11 +82,11 @@ pub struct LlmRecord<'a> {
     pub ending: &'a str,
 }
 
-fn timestamp<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn timestamp<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&Rfc3339(*time))
 }
 
-fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     // Whole microseconds: more digits would only be noise.
     serializer.serialize_f64(duration.as_micros() as f64 / 1_000.0)
 }

@@ -81,6 +81,15 @@ labels! {
     Process = "process",
 }
 
+labels! {
+    /// Why a passed-on connection ended before both sides had finished.
+    StreamFailure, STREAM_FAILURES:
+    UpstreamConnect = "upstream-connect",
+    Idle = "idle",
+    Broken = "broken",
+    Cut = "cut",
+}
+
 /// Whether a hook returned or was ended by a trap, its time or its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HookOutcome {
@@ -130,6 +139,7 @@ pub struct EntrypointMetrics {
     pub(super) total: IntCounter,
     pub(super) name: String,
     pub(super) tls_errors: IntCounterVec,
+    pub(super) proxy_headers_refused: IntCounter,
     pub(super) refused: IntCounter,
     pub(super) shed: [IntCounter; SHEDS.len()],
     pub(super) accept_errors: IntCounter,
@@ -161,6 +171,11 @@ impl EntrypointMetrics {
         self.refused.inc();
     }
 
+    /// A PROXY protocol header was wanted and none, or a malformed one, came.
+    pub fn proxy_header_refused(&self) {
+        self.proxy_headers_refused.inc();
+    }
+
     /// `reason` is one of a few.
     pub fn tls_failed(&self, reason: &'static str) {
         self.tls_errors.with_label_values(&[self.name.as_str(), reason]).inc();
@@ -175,6 +190,47 @@ pub struct UpstreamMetrics {
 impl UpstreamMetrics {
     pub fn connect_failed(&self) {
         self.connect_errors.inc();
+    }
+}
+
+/// One TCP service.
+pub struct StreamMetrics {
+    pub(super) open: IntGauge,
+    pub(super) total: IntCounter,
+    pub(super) received: IntCounter,
+    pub(super) sent: IntCounter,
+    pub(super) connect_errors: IntCounter,
+    pub(super) failures: [IntCounter; STREAM_FAILURES.len()],
+}
+
+impl StreamMetrics {
+    /// Pairs with [`StreamMetrics::closed`].
+    pub fn opened(&self) {
+        self.total.inc();
+        self.open.inc();
+    }
+
+    pub fn closed(&self) {
+        self.open.dec();
+    }
+
+    /// Bytes that came from the client.
+    pub fn received(&self, bytes: u64) {
+        self.received.inc_by(bytes);
+    }
+
+    /// Bytes that came from the target.
+    pub fn sent(&self, bytes: u64) {
+        self.sent.inc_by(bytes);
+    }
+
+    /// So many targets did not take a connection.
+    pub fn targets_failed(&self, targets: u64) {
+        self.connect_errors.inc_by(targets);
+    }
+
+    pub fn failed(&self, failure: StreamFailure) {
+        self.failures[failure as usize].inc();
     }
 }
 

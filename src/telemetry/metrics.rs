@@ -17,8 +17,8 @@ use prometheus::{
 
 use super::handles::{
     ATTEMPT_OUTCOMES, AttemptOutcome, EntrypointMetrics, HOOKS, ModelMetrics, PluginMetrics, ProviderMetrics,
-    RateLimitMetrics, RouteMetrics, SETTLED, SHEDS, Settled, Shed, TOKEN_KINDS, UpstreamMetrics,
-    hook_metrics,
+    RateLimitMetrics, RouteMetrics, SETTLED, SHEDS, STREAM_FAILURES, Settled, Shed, StreamMetrics,
+    TOKEN_KINDS, UpstreamMetrics, hook_metrics,
 };
 
 /// Seconds; from what a cache answers to the longest stream.
@@ -41,10 +41,15 @@ pub struct Metrics {
     certificate_not_after: IntGaugeVec,
     /// By entrypoint: the names that `certificate_not_after` has now.
     certificate_names: Mutex<HashMap<String, Vec<String>>>,
+    proxy_headers_refused: IntCounterVec,
     heads_refused: IntCounterVec,
     connections_shed: IntCounterVec,
     accept_errors: IntCounterVec,
     upstream_connect_errors: IntCounterVec,
+    streams_open: IntGaugeVec,
+    streams: IntCounterVec,
+    stream_bytes: IntCounterVec,
+    stream_failures: IntCounterVec,
     rate_limit_decisions: IntCounterVec,
     plugin_calls: IntCounterVec,
     plugin_traps: IntCounterVec,
@@ -108,6 +113,12 @@ impl Metrics {
                 &["entrypoint", "name"],
             ),
             certificate_names: Mutex::default(),
+            proxy_headers_refused: counters(
+                r,
+                "proxy_headers_refused_total",
+                "Connections closed for want of a valid PROXY protocol header.",
+                &["entrypoint"],
+            ),
             connections_shed: counters(
                 r,
                 "connections_shed_total",
@@ -131,6 +142,20 @@ impl Metrics {
                 "upstream_connect_errors_total",
                 "Failed connects.",
                 &["service"],
+            ),
+            streams_open: gauges(r, "streams_open", "Connections being passed on.", &["service"]),
+            streams: counters(r, "streams_total", "Connections passed on to TCP services.", &["service"]),
+            stream_bytes: counters(
+                r,
+                "stream_bytes_total",
+                "Bytes of connections passed on, by where they came from.",
+                &["service", "from"],
+            ),
+            stream_failures: counters(
+                r,
+                "stream_failures_total",
+                "Passed-on connections that ended before both sides had finished.",
+                &["service", "reason"],
             ),
             rate_limit_decisions: counters(
                 r,
@@ -207,6 +232,7 @@ impl Metrics {
             total: self.connections.with_label_values(&[entrypoint]),
             name: entrypoint.to_owned(),
             tls_errors: self.tls_handshake_errors.clone(),
+            proxy_headers_refused: self.proxy_headers_refused.with_label_values(&[entrypoint]),
             refused: self.heads_refused.with_label_values(&[entrypoint]),
             shed: SHEDS
                 .map(|bound: Shed| self.connections_shed.with_label_values(&[entrypoint, bound.label()])),
@@ -241,6 +267,20 @@ impl Metrics {
     pub fn upstream(&self, service: &str) -> Arc<UpstreamMetrics> {
         let connect_errors = self.upstream_connect_errors.with_label_values(&[service]);
         Arc::new(UpstreamMetrics { connect_errors })
+    }
+
+    /// Of a TCP service.
+    pub fn stream(&self, service: &str) -> Arc<StreamMetrics> {
+        let bytes = |from| self.stream_bytes.with_label_values(&[service, from]);
+        Arc::new(StreamMetrics {
+            open: self.streams_open.with_label_values(&[service]),
+            total: self.streams.with_label_values(&[service]),
+            received: bytes("client"),
+            sent: bytes("target"),
+            connect_errors: self.upstream_connect_errors.with_label_values(&[service]),
+            failures: STREAM_FAILURES
+                .map(|failure| self.stream_failures.with_label_values(&[service, failure.label()])),
+        })
     }
 
     pub fn rate_limit(&self, policy: &str) -> Arc<RateLimitMetrics> {

@@ -6,12 +6,15 @@ mod access_record;
 mod handles;
 mod logging;
 mod metrics;
+mod stream_record;
 
 pub use access_log::AccessLog;
 pub use access_record::{AccessRecord, LlmRecord};
 pub use handles::{
     AttemptOutcome, EntrypointMetrics, Hook, HookOutcome, InFlight, ModelMetrics, PluginMetrics,
-    ProviderMetrics, RateLimitMetrics, RouteMetrics, Settled, Shed, TokenKind, UpstreamMetrics,
+    ProviderMetrics, RateLimitMetrics, RouteMetrics, Settled, Shed, StreamFailure, StreamMetrics, TokenKind,
+    UpstreamMetrics,
 };
 pub use logging::init_logging;
 pub use metrics::Metrics;
+pub use stream_record::StreamRecord;

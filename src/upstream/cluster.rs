@@ -18,7 +18,7 @@ use super::{
 };
 use crate::config::{
     Name,
-    service::{HttpService, Target, UpstreamProtocol, UpstreamTimeouts},
+    service::{HttpService, ProxyProtocol, Target, UpstreamProtocol, UpstreamTimeouts},
 };
 
 /// All clusters by service name; one for the life of the process.
@@ -108,6 +108,11 @@ impl Cluster {
     /// `host:port` of the target at `index`.
     pub fn label(&self, index: usize) -> &Arc<str> {
         &self.labels[index]
+    }
+
+    /// Whether connections begin by naming their client, and how.
+    pub fn proxy_protocol(&self) -> Option<ProxyProtocol> {
+        self.service.proxy_protocol
     }
 
     pub fn timeouts(&self) -> &UpstreamTimeouts {

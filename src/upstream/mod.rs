@@ -8,7 +8,9 @@ mod cooling;
 mod exchange;
 mod outflow;
 mod peer;
+mod preamble;
 mod resolver;
+mod tcp;
 
 pub use cluster::{Cluster, Clusters, Picked};
 pub use connections::{ConnectError, Connections, ReadError, Response};
@@ -16,4 +18,6 @@ pub use cooling::Cooling;
 pub use exchange::{Answering, Asking, Exchange, ExchangeError};
 pub use outflow::Outflow;
 pub use peer::{Wire, peer};
+pub use preamble::Preamble;
 pub use resolver::{ResolveError, Resolver};
+pub use tcp::{Dialled, TcpCluster, TcpClusters};

@@ -38,6 +38,7 @@ pub(super) fn config(root: &Item<'_>) -> Option<Config> {
         entrypoint::unique_addresses(f, &entrypoints, admin.as_ref());
         entrypoint::redirects_end(f, &entrypoints);
         stream::services_fit(f, &services);
+        stream::tls_ends(f, &streams, &entrypoints);
         Some(Config {
             entrypoints,
             resolvers: tls.resolvers,

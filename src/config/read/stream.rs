@@ -7,6 +7,7 @@ use std::{
 
 use crate::config::{
     Name,
+    entrypoint::Entrypoint,
     reader::{Fields, Item},
     scalar::{self, Refusal},
     service::{Service, TcpService, TcpTarget},
@@ -96,6 +97,19 @@ fn target(text: &str) -> scalar::Result<TcpTarget> {
         return Err(expected());
     }
     Ok(TcpTarget { host: host.trim_start_matches('[').trim_end_matches(']').to_owned(), port })
+}
+
+/// TLS ends only where there is some.
+pub(super) fn tls_ends(f: &mut Fields<'_>, streams: &[Stream], entrypoints: &BTreeMap<Name, Entrypoint>) {
+    let Some(section) = f.take("streams") else { return };
+    for (name, item) in section.named() {
+        let ended = |stream: &&Stream| stream.name.as_str() == name && stream.tls == StreamTls::Terminate;
+        let Some(stream) = streams.iter().find(ended) else { continue };
+        let plain = |name: &&Name| entrypoints.get(*name).is_some_and(|entrypoint| entrypoint.tls.is_none());
+        if let (Some(plain), Some(tls)) = (stream.entrypoints.iter().find(plain), item.peek("tls")) {
+            tls.fail::<()>(format!("TLS cannot end on {plain}, which has none"));
+        }
+    }
 }
 
 /// Routes lead requests and streams lead connections; a service takes one kind.

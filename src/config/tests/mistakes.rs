@@ -171,6 +171,10 @@ fn one_by_one() {
             "services: { s: { tcp: { targets: ['a:1'] } }, h: { targets: [{ url: 'http://a' }] } }\nroutes: { r: { rule: x, service: s } }",
             "3:34: routes.r.service: a TCP service is reached by streams, not by routes",
         ),
+        (
+            "entrypoints: { web: { address: ':1' } }\nservices: { s: { tcp: { targets: ['a:1'] } } }\nstreams: { t: { hosts: [a.test], entrypoints: [web], tls: terminate, service: s } }",
+            "4:59: streams.t.tls: TLS cannot end on web, which has none",
+        ),
         // The text itself.
         ("routes: {}\nroutes: {}", "3:1: routes: is here twice, first in line 2"),
         ("state: &s { data_dir: *s }", "2:23: state.data_dir: an alias may not stand inside what it names"),

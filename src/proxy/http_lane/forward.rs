@@ -105,7 +105,10 @@ async fn open(
         ctx.target = Some(cluster.label(picked.index).clone());
         let opened = match cluster.resolve(picked).await {
             Ok(address) => {
-                let peer = cluster.peer(picked, address, wire);
+                let mut peer = cluster.peer(picked, address, wire);
+                if let Some(version) = cluster.proxy_protocol() {
+                    ctx.preamble(version).introduce(Arc::make_mut(&mut peer));
+                }
                 shared.connections.open(peer, wire, cluster.timeouts().idle).await.map_err(unreachable)
             }
             Err(error) => {

@@ -9,7 +9,7 @@ use pingora::{
 use crate::proxy::{
     chain::{allowed, authority, subscribed},
     context::RequestContext,
-    reply,
+    forwarded, reply,
 };
 use crate::{
     fault::{Fault, FaultKind},
@@ -93,7 +93,7 @@ fn accepts_trailers(headers: &HeaderMap) -> bool {
     fields.any(|field| field.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
-/// No peer is trusted with these yet, so what the client sent is replaced.
+/// The request's id, and where it is from.
 pub(super) fn introduce(
     session: &Session,
     head: &mut RequestHeader,
@@ -102,16 +102,7 @@ pub(super) fn introduce(
     if let Ok(id) = HeaderValue::from_str(&ctx.id) {
         head.insert_header(ctx.id_header.clone(), id)?;
     }
-    if let Ok(client) = HeaderValue::from_str(&ctx.client.to_string()) {
-        head.insert_header("x-forwarded-for", client)?;
-    }
-    if let Ok(host) = HeaderValue::from_str(authority(session.req_header())) {
-        head.insert_header("x-forwarded-host", host)?;
-    }
-    let proto = if ctx.tls_version.is_some() { "https" } else { "http" };
-    head.insert_header("x-forwarded-proto", HeaderValue::from_static(proto))?;
-    head.remove_header("forwarded");
-    Ok(())
+    forwarded::introduce(session, head, ctx)
 }
 
 /// A body of unknown length is chunked on HTTP/1 (RFC 9112 section 6.3).

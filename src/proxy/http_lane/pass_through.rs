@@ -35,6 +35,9 @@ pub(in crate::proxy) async fn peer(ctx: &mut RequestContext) -> pingora::Result<
         )?;
     // Only HTTP/1.1 can be upgraded.
     let mut peer = HttpPeer::clone(&cluster.peer(picked, address, Wire::Http1));
+    if let Some(version) = cluster.proxy_protocol() {
+        ctx.preamble(version).introduce(&mut peer);
+    }
     // One read timeout for head and body: an upgraded connection may well be
     // silent for longer than a head may take.
     peer.options.read_timeout = Some(cluster.timeouts().idle);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::telemetry::{Hook, HookOutcome, TokenKind};
+use crate::telemetry::{Hook, HookOutcome, StreamFailure, TokenKind};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -53,6 +53,12 @@ fn connections_and_limits_are_counted() {
     web.closed();
     web.tls_failed("timeout");
     metrics.upstream("echo").connect_failed();
+    web.proxy_header_refused();
+    let database = metrics.stream("database");
+    database.opened();
+    database.received(3);
+    database.sent(5);
+    database.failed(StreamFailure::Idle);
     let five = metrics.rate_limit("five");
     five.decided(true);
     five.decided(true);
@@ -63,6 +69,12 @@ fn connections_and_limits_are_counted() {
             "tollgate_connections_open{entrypoint=\"web\"} 1",
             "tollgate_connections_total{entrypoint=\"web\"} 2",
             "tollgate_tls_handshake_errors_total{entrypoint=\"web\",reason=\"timeout\"} 1",
+            "tollgate_proxy_headers_refused_total{entrypoint=\"web\"} 1",
+            "tollgate_streams_open{service=\"database\"} 1",
+            "tollgate_streams_total{service=\"database\"} 1",
+            "tollgate_stream_bytes_total{from=\"client\",service=\"database\"} 3",
+            "tollgate_stream_bytes_total{from=\"target\",service=\"database\"} 5",
+            "tollgate_stream_failures_total{reason=\"idle\",service=\"database\"} 1",
             "tollgate_upstream_connect_errors_total{service=\"echo\"} 1",
             "tollgate_rate_limit_decisions_total{policy=\"five\",verdict=\"allowed\"} 2",
             "tollgate_rate_limit_decisions_total{policy=\"five\",verdict=\"denied\"} 1",
@@ -130,5 +142,6 @@ fn label_values_stand_at_their_discriminants() {
     assert!(HOOKS.iter().enumerate().all(|(at, hook)| *hook as usize == at));
     assert!(ATTEMPT_OUTCOMES.iter().enumerate().all(|(at, outcome)| *outcome as usize == at));
     assert!(TOKEN_KINDS.iter().enumerate().all(|(at, kind)| *kind as usize == at));
+    assert!(STREAM_FAILURES.iter().enumerate().all(|(at, failure)| *failure as usize == at));
     assert!(SETTLED.iter().enumerate().all(|(at, outcome)| *outcome as usize == at));
 }

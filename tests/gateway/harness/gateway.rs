@@ -328,3 +328,9 @@ pub(crate) async fn until_answers(gateway: &Gateway, path: &str, status: u16) {
     let what = format!("{path} answers {status}");
     eventually_asking(&what, async || (gateway.get(path).await.status == status).then_some(())).await;
 }
+
+/// The value of a metric by its name and labels, as written on the page.
+pub(crate) async fn metric(gateway: &Gateway, name: &str) -> Option<u64> {
+    let page = gateway.admin("GET", "/metrics").send().await.expect(200).text();
+    page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+}

@@ -6,6 +6,7 @@ pub(crate) mod gateway;
 pub(crate) mod guests;
 pub(crate) mod llm;
 pub(crate) mod redis;
+pub(crate) mod wire;
 
 pub(crate) use client::{Client, Reply};
 pub(crate) use eventually::{eventually, eventually_asking};
