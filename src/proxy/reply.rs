@@ -6,7 +6,7 @@ use http::{HeaderValue, header};
 use pingora::{http::ResponseHeader, protocols::http::ServerSession, proxy::Session};
 use serde::Serialize;
 
-use super::{context::RequestContext, grpc, snapshot::Lane};
+use super::{admit::CLIENT_IDLE, context::RequestContext, grpc, snapshot::Lane};
 use crate::{
     fault::{Fault, FaultKind, Party},
     llm,
@@ -96,11 +96,23 @@ pub(super) async fn whole(
     decorate(&mut head, ctx)?;
     let no_body = body.is_empty() || session.req_header().method == http::Method::HEAD;
     ctx.response_bytes = if no_body { 0 } else { body.len() as u64 };
-    session.write_response_header(Box::new(head), no_body).await?;
-    if !no_body {
-        session.write_response_body(Some(body), true).await?;
+    in_time(async {
+        session.write_response_header(Box::new(head), no_body).await?;
+        if !no_body {
+            session.write_response_body(Some(body), true).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Bounds a write to the client: heads and flushes on HTTP/1 have no bound of
+/// their own, nor has flow control on HTTP/2.
+pub(super) async fn in_time<T>(write: impl Future<Output = pingora::Result<T>>) -> pingora::Result<T> {
+    match tokio::time::timeout(CLIENT_IDLE, write).await {
+        Ok(written) => written,
+        Err(_) => pingora::Error::e_explain(pingora::ErrorType::WriteTimedout, "the client takes nothing"),
     }
-    Ok(())
 }
 
 /// Adds what every response carries: the request id and rate-limit state.

@@ -1,17 +1,16 @@
 //! The response's body on its way to the client.
 
-use std::{future, time::Duration};
+use std::future;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use pingora::{
     Error, ErrorType, OrErr, http::ResponseHeader, protocols::http::ServerSession, proxy::Session,
 };
-use tokio::time::timeout;
 
 use crate::{
     fault::Fault,
-    proxy::{admit::CLIENT_IDLE, grpc},
+    proxy::{grpc, reply::in_time},
     upstream::Outflow,
 };
 
@@ -114,13 +113,5 @@ impl Delivery {
             // The connection is closed without the end that was announced.
             Self::Http1 | Self::Complete => {}
         }
-    }
-}
-
-/// Bounds what has no bound of its own: flushes on HTTP/1, flow control on HTTP/2.
-async fn in_time<T>(write: impl Future<Output = pingora::Result<T>>) -> pingora::Result<T> {
-    match timeout(CLIENT_IDLE + Duration::from_secs(1), write).await {
-        Ok(written) => written,
-        Err(_) => Error::e_explain(ErrorType::WriteTimedout, "the client takes nothing"),
     }
 }

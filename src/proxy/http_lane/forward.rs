@@ -13,7 +13,7 @@ use super::{delivery::Delivery, head, upload::Upload};
 use crate::{
     config::service::{UpstreamProtocol, UpstreamTimeouts},
     fault::{Fault, FaultKind},
-    proxy::{Shared, admit::CLIENT_IDLE, context::RequestContext, grpc::is_grpc},
+    proxy::{Shared, admit::CLIENT_IDLE, context::RequestContext, grpc::is_grpc, reply::in_time},
     upstream::{Cluster, ConnectError, Exchange, ExchangeError, Wire},
 };
 
@@ -37,7 +37,7 @@ pub(in crate::proxy) async fn forward(
         let mut exchange = open(shared, cluster, wire, ctx).await?;
         if std::mem::take(&mut asked) {
             // Answered here, when the body has somewhere to go: the target gets it as it comes.
-            let _ = session.as_downstream_mut().write_continue_response().await;
+            let _ = in_time(session.as_downstream_mut().write_continue_response()).await;
         }
         match until_head(&mut exchange, cluster.timeouts(), &mut upload, session, ctx).await {
             Ok(answer) => {
@@ -200,7 +200,7 @@ async fn informational(session: &mut Session, head: ResponseHeader) -> Result<()
         return Ok(());
     }
     let head = head::informational(head);
-    let written = session.as_downstream_mut().write_response_header(Box::new(head)).await;
+    let written = in_time(session.as_downstream_mut().write_response_header(Box::new(head))).await;
     written.map_err(|error| Failure::of(client_gone(error)))
 }
 
