@@ -12,7 +12,8 @@ use prometheus::{
 
 use super::handles::{
     ATTEMPT_OUTCOMES, AttemptOutcome, EntrypointMetrics, HOOKS, ModelMetrics, PluginMetrics, ProviderMetrics,
-    RateLimitMetrics, RouteMetrics, SETTLED, SHEDS, Settled, Shed, TOKEN_KINDS, UpstreamMetrics, hook_metrics,
+    RateLimitMetrics, RouteMetrics, SETTLED, SHEDS, Settled, Shed, TOKEN_KINDS, UpstreamMetrics,
+    hook_metrics,
 };
 
 /// Seconds; from what a cache answers to the longest stream.
