@@ -161,10 +161,7 @@ pub(super) async fn hand_over(
     Err(error)
 }
 
-async fn converse(
-    channel: &Channel,
-    estate: &Estate,
-) -> Result<Option<Box<dyn Successor>>, UpgradeError> {
+async fn converse(channel: &Channel, estate: &Estate) -> Result<Option<Box<dyn Successor>>, UpgradeError> {
     for socket in &estate.sockets {
         let message = Message::Socket { name: socket.name.to_string(), asked: socket.asked };
         channel.send(&message, Some(socket.listener.as_fd())).await?;

@@ -17,7 +17,8 @@ use prometheus::{
 
 use super::handles::{
     ATTEMPT_OUTCOMES, AttemptOutcome, EntrypointMetrics, HOOKS, ModelMetrics, PluginMetrics, ProviderMetrics,
-    RateLimitMetrics, RouteMetrics, SETTLED, SHEDS, Settled, Shed, TOKEN_KINDS, UpstreamMetrics, hook_metrics,
+    RateLimitMetrics, RouteMetrics, SETTLED, SHEDS, Settled, Shed, TOKEN_KINDS, UpstreamMetrics,
+    hook_metrics,
 };
 
 /// Seconds; from what a cache answers to the longest stream.
@@ -43,6 +44,7 @@ pub struct Metrics {
     heads_refused: IntCounterVec,
     connections_shed: IntCounterVec,
     accept_errors: IntCounterVec,
+    http2_cut: IntCounterVec,
     upstream_connect_errors: IntCounterVec,
     rate_limit_decisions: IntCounterVec,
     plugin_calls: IntCounterVec,
@@ -118,6 +120,12 @@ impl Metrics {
                 "accept_errors_total",
                 "Connections that could not be accepted, usually for want of descriptors.",
                 &["entrypoint"],
+            ),
+            http2_cut: counters(
+                r,
+                "http2_connections_cut_total",
+                "HTTP/2 connections ended for floods and other abuse.",
+                &["entrypoint", "reason"],
             ),
             heads_refused: counters(
                 r,
@@ -235,6 +243,11 @@ impl Metrics {
             let gauge = self.certificate_not_after.with_label_values(&[entrypoint, name]);
             gauge.set(i64::try_from(seconds).unwrap_or(i64::MAX));
         }
+    }
+
+    /// `reason` is one of a few fixed words.
+    pub fn http2_cut(&self, entrypoint: &str, reason: &'static str) {
+        self.http2_cut.with_label_values(&[entrypoint, reason]).inc();
     }
 
     pub fn upstream(&self, service: &str) -> Arc<UpstreamMetrics> {

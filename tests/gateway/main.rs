@@ -15,6 +15,8 @@ mod docs;
 mod drain;
 mod examples;
 mod grpc;
+mod h2_abuse;
+mod h2_traffic;
 mod harness;
 mod limits;
 mod metering;

@@ -196,9 +196,7 @@ async fn sockets_of_the_service_manager_are_used() {
     let origin = Origin::start("alpha").await;
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let mut launch = by_shell(
-        "exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web",
-    );
+    let mut launch = by_shell("exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web");
     launch.stdin(Stdio::from(OwnedFd::from(socket)));
     // Connects before the gateway is there wait in the backlog.
     let mut early = TcpStream::connect(address).await.unwrap();

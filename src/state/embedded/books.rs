@@ -218,12 +218,8 @@ impl Books {
             }
         }
         account.held = account.held.saturating_add(held.amount);
-        let entry = Entry {
-            state: HoldState::Held,
-            amount: held.amount,
-            deadline: held.deadline,
-            caps: held.caps,
-        };
+        let entry =
+            Entry { state: HoldState::Held, amount: held.amount, deadline: held.deadline, caps: held.caps };
         account.holds.insert(held.id, entry);
     }
 
