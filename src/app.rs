@@ -44,8 +44,6 @@ use crate::{
 
 /// Connections to origins kept for reuse, over all of them.
 const UPSTREAM_POOL: usize = 1024;
-/// HTTP/2 connections without a stream are closed after this long.
-const IDLE: Duration = Duration::from_secs(75);
 /// Attempts of one request are bounded by the targets of its service; this only
 /// bounds a mistake.
 const MAX_RETRIES: usize = 16;
@@ -321,7 +319,7 @@ async fn secrets(store: &Arc<dyn state::Store>, data_dir: &Path) -> anyhow::Resu
 }
 
 fn doors(shared: &Arc<Shared>) -> Arc<Doors<HttpProxy<Corridor>>> {
-    let engine = server::http_proxy(Corridor::new(shared.clone()), IDLE, UPSTREAM_POOL, MAX_RETRIES);
+    let engine = server::http_proxy(Corridor::new(shared.clone()), UPSTREAM_POOL, MAX_RETRIES);
     let events = Arc::new(Events::new(shared.metrics.clone(), shared.access_log.clone()));
     let certificates = Certificates::new(events.clone());
     Doors::new(engine, events, certificates)

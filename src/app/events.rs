@@ -73,4 +73,9 @@ impl FrontEvents for Events {
         tracing::debug!(entrypoint, status, "malformed request refused");
         self.of(entrypoint).refused();
     }
+
+    fn http2_cut(&self, entrypoint: &str, reason: &'static str) {
+        tracing::debug!(entrypoint, reason, "HTTP/2 connection cut");
+        self.metrics.http2_cut(entrypoint, reason);
+    }
 }

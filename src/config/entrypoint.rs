@@ -82,7 +82,7 @@ pub struct Limits {
     pub max_connections: usize,
     /// Open connections of one client address (of a /64 with IPv6). Default: no bound.
     pub max_connections_per_client: Option<usize>,
-    /// Requests on one HTTP/1 connection, after which it is closed. Default: no bound.
+    /// Requests on one connection, after which it is closed. Default: no bound.
     pub max_requests_per_connection: Option<u64>,
 }
 

@@ -55,6 +55,10 @@ pub(super) async fn serve(
     if misdirected(session) {
         return Err(Fault::new(FaultKind::Misdirected, "this connection was made for another host"));
     }
+    // RFC 9113 section 8.3.1.
+    if session.req_header().uri.path() == "*" && session.req_header().method != http::Method::OPTIONS {
+        return Err(Fault::new(FaultKind::BadRequest, "only OPTIONS may ask for *"));
+    }
     // Answers to ACME challenges belong before this.
     if let Served::Answered = redirect::redirect(&snapshot.redirects, session, ctx).await? {
         return Ok(Served::Answered);

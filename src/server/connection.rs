@@ -101,6 +101,13 @@ impl Connection {
         self.http2 = true;
     }
 
+    /// Puts what `wrap` makes of it in the place of the transport. It is told
+    /// which bytes were read already.
+    pub(super) fn interpose(&mut self, wrap: impl FnOnce(Box<dyn Transport>, &[u8]) -> Box<dyn Transport>) {
+        let bare = std::mem::replace(&mut self.transport, Box::new(tokio::io::empty()));
+        self.transport = wrap(bare, &self.incoming);
+    }
+
     /// Bytes that were read and not yet handed on.
     pub(super) fn buffered(&self) -> &[u8] {
         &self.incoming

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, ops::ControlFlow, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use pingora::{
-    apps::{HttpPersistentSettings, HttpServerApp, ServerApp},
+    apps::{HttpPersistentSettings, HttpServerApp},
     protocols::http::ServerSession,
     server::ShutdownWatch,
 };
@@ -92,10 +92,6 @@ where
             return;
         }
         self.serve_http1(connection).await;
-    }
-
-    async fn serve_http2(&self, connection: Box<Connection>) {
-        ServerApp::process_new(&self.app, connection, &self.closing).await;
     }
 
     async fn serve_http1(&mut self, mut connection: Box<Connection>) {
@@ -202,10 +198,20 @@ fn judge(bytes: &[u8], first: bool) -> Heard {
     if first && bytes == PREFACE_HEAD {
         return Heard::Http2;
     }
+    if first && !is_http(bytes) {
+        return Heard::Nothing;
+    }
     match head::check(bytes) {
         Ok(framing) => Heard::Request(bytes.len(), framing),
         Err(refusal) => Heard::Refused(refusal),
     }
+}
+
+/// `false` for three words and no more of which the last names no version: such
+/// as a broken HTTP/2 preface, whose sender would take an HTTP/1 answer for frames.
+fn is_http(head: &[u8]) -> bool {
+    let words: Vec<_> = head.trim_ascii_end().splitn(4, |byte| matches!(byte, b' ' | b'\n')).collect();
+    !matches!(words[..], [_, _, last] if last.iter().all(u8::is_ascii_uppercase) && !last.starts_with(b"HTTP"))
 }
 
 /// The length of a complete head at the start of the buffer. Empty lines

@@ -2,7 +2,7 @@
 //! pass before the HTTP engine sees it, and the drain.
 //!
 //! The process runs on its own tokio runtime. The engine is pingora's
-//! `HttpProxy`, given one connection (HTTP/2) or one request (HTTP/1) at a time.
+//! `HttpProxy`, given one request at a time.
 
 mod by_name;
 mod certificate;
@@ -14,6 +14,7 @@ mod doors;
 mod front;
 mod greeting;
 mod head;
+mod http2;
 mod incoming;
 mod opening;
 mod passage;
@@ -31,14 +32,9 @@ mod x509;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
 use pingora::{
-    apps::HttpServerOptions,
-    protocols::http::v2::server::default_h2_options,
     proxy::{HttpProxy, ProxyHttp},
     server::configuration::ServerConf,
 };
@@ -76,16 +72,18 @@ pub trait FrontEvents: Send + Sync + 'static {
     fn stream_ended(&self, _record: &StreamRecord<'_>) {}
     /// The front answered a malformed, oversized or slow head by itself.
     fn refused(&self, _entrypoint: &str, _status: u16) {}
+    /// An HTTP/2 connection was ended for what its client did. `reason` is one
+    /// of a few fixed words.
+    fn http2_cut(&self, _entrypoint: &str, _reason: &'static str) {}
 }
 
 impl FrontEvents for () {}
 
 /// The HTTP engine around `proxy`, ready to be given to [`Doors::new`].
 ///
-/// `idle` closes HTTP/2 connections without open streams; HTTP/1 connections
-/// follow their entrypoint. Must be called before the first connection, and
-/// needs no runtime. `max_retries` bounds the attempts of one request upstream.
-pub fn http_proxy<P>(proxy: P, idle: Duration, upstream_pool: usize, max_retries: usize) -> Arc<HttpProxy<P>>
+/// Must be called before the first connection, and needs no runtime.
+/// `max_retries` bounds the attempts of one request upstream.
+pub fn http_proxy<P>(proxy: P, upstream_pool: usize, max_retries: usize) -> Arc<HttpProxy<P>>
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
@@ -98,10 +96,6 @@ where
         ..ServerConf::default()
     };
     let mut engine = HttpProxy::new(proxy, Arc::new(conf));
-    let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(idle);
-    engine.server_options = Some(options);
-    engine.h2_options = Some(default_h2_options());
     engine.handle_init_modules();
     Arc::new(engine)
 }

@@ -5,19 +5,23 @@ use std::{env, io};
 
 use tracing_subscriber::{EnvFilter, fmt::SubscriberBuilder};
 
+/// What is logged unless somebody asks for something else. h2 warns of frames
+/// that any client may send as often as it likes.
+const DEFAULT: &str = "info,h2=error";
+
 /// Starts logging for the process. The filter comes from `TOLLGATE_LOG`, else
-/// `RUST_LOG`, else it is `info`; one that cannot be parsed is reported and
-/// replaced by `info`. A second call changes nothing.
+/// `RUST_LOG`, else it is [`DEFAULT`]; one that cannot be parsed is reported and
+/// replaced by that. A second call changes nothing.
 pub fn init_logging() {
     let given = ["TOLLGATE_LOG", "RUST_LOG"]
         .iter()
         .find_map(|name| env::var(name).ok().filter(|text| !text.is_empty()));
-    let parsed = EnvFilter::try_new(given.as_deref().unwrap_or("info"));
+    let parsed = EnvFilter::try_new(given.as_deref().unwrap_or(DEFAULT));
     let unreadable = parsed.as_ref().err().map(ToString::to_string);
-    let filter = parsed.unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = parsed.unwrap_or_else(|_| EnvFilter::new(DEFAULT));
     let started = lines(io::stderr).with_env_filter(filter).try_init();
     if let (Ok(()), Some(reason)) = (started, unreadable) {
-        tracing::warn!(reason, "log filter not understood, using info");
+        tracing::warn!(reason, "log filter not understood, using the default");
     }
 }
 

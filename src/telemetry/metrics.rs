@@ -45,6 +45,7 @@ pub struct Metrics {
     heads_refused: IntCounterVec,
     connections_shed: IntCounterVec,
     accept_errors: IntCounterVec,
+    http2_cut: IntCounterVec,
     upstream_connect_errors: IntCounterVec,
     streams_open: IntGaugeVec,
     streams: IntCounterVec,
@@ -130,6 +131,12 @@ impl Metrics {
                 "accept_errors_total",
                 "Connections that could not be accepted, usually for want of descriptors.",
                 &["entrypoint"],
+            ),
+            http2_cut: counters(
+                r,
+                "http2_connections_cut_total",
+                "HTTP/2 connections ended for floods and other abuse.",
+                &["entrypoint", "reason"],
             ),
             heads_refused: counters(
                 r,
@@ -262,6 +269,11 @@ impl Metrics {
             let gauge = self.certificate_not_after.with_label_values(&[entrypoint, name]);
             gauge.set(i64::try_from(seconds).unwrap_or(i64::MAX));
         }
+    }
+
+    /// `reason` is one of a few fixed words.
+    pub fn http2_cut(&self, entrypoint: &str, reason: &'static str) {
+        self.http2_cut.with_label_values(&[entrypoint, reason]).inc();
     }
 
     pub fn upstream(&self, service: &str) -> Arc<UpstreamMetrics> {

@@ -16,6 +16,8 @@ mod drain;
 mod examples;
 mod forwarded;
 mod grpc;
+mod h2_abuse;
+mod h2_traffic;
 mod harness;
 mod limits;
 mod metering;

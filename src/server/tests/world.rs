@@ -129,7 +129,7 @@ impl World {
         let (tell, reached) = mpsc::unbounded_channel();
         let origin = origin(gate.clone(), tell).await;
         let events = Arc::new(Seen::default());
-        let engine = http_proxy(Relay { origin }, PATIENCE, 16, 1);
+        let engine = http_proxy(Relay { origin }, 16, 1);
         let certificates = Certificates::new(events.clone());
         let doors = Doors::new(engine, events.clone(), certificates.clone());
         Self { doors, events, certificates, reached, gate, files: tempfile::tempdir().unwrap() }

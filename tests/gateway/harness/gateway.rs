@@ -190,6 +190,11 @@ impl Gateway {
         [&self.output.access, &self.output.log].map(|lines| lines.lock().unwrap().join("\n")).join("\n")
     }
 
+    /// Of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("the gateway runs")
+    }
+
     pub(crate) fn terminate(&self) {
         self.signal(Signal::TERM);
     }

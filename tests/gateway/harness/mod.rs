@@ -2,9 +2,11 @@
 
 pub(crate) mod client;
 pub(crate) mod eventually;
+pub(crate) mod frames;
 pub(crate) mod gateway;
 pub(crate) mod guests;
 pub(crate) mod llm;
+pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod wire;
 
