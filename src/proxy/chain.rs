@@ -9,7 +9,7 @@ use super::{
     Shared,
     admit::IDENTITY_PREFIX,
     arrival::arrival,
-    client_certificate,
+    challenges, client_certificate,
     context::RequestContext,
     endpoint_lane, http_lane, llm_lane, operator, reply,
     snapshot::{CompiledRoute, Lane, RateLimitStep, Step},
@@ -46,6 +46,9 @@ pub(super) async fn serve(
     };
     if &*ctx.entrypoint == crate::config::entrypoint::ADMIN {
         Box::pin(operator::serve(shared, &snapshot, session, ctx)).await?;
+        return Ok(Served::Answered);
+    }
+    if challenges::serve(&shared.challenges, session, ctx).await? {
         return Ok(Served::Answered);
     }
     // The front refuses them on HTTP/1; HTTP/2 heads do not pass it.

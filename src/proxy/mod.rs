@@ -4,6 +4,7 @@
 mod admit;
 mod arrival;
 mod chain;
+mod challenges;
 mod client_certificate;
 mod context;
 mod endpoint_lane;
@@ -33,6 +34,7 @@ use pingora::{
 };
 
 pub use arrival::{Arrival, ClientIdentity, HostRules, TlsInfo, arrival};
+pub use challenges::{Challenges, SharedAnswers};
 pub use context::RequestContext;
 pub use snapshot::{CompileError, Snapshot};
 
@@ -58,6 +60,7 @@ pub struct Rooms {
     pub clusters: Arc<Clusters>,
     pub connections: Arc<Connections>,
     pub cooling: Cooling,
+    pub challenges: Arc<Challenges>,
 }
 
 /// What all requests share.

@@ -10,8 +10,9 @@ mod metrics;
 pub use access_log::AccessLog;
 pub use access_record::{AccessRecord, LlmRecord};
 pub use handles::{
-    AttemptOutcome, EntrypointMetrics, Hook, HookOutcome, InFlight, ModelMetrics, PluginMetrics,
-    ProviderMetrics, RateLimitMetrics, RouteMetrics, Settled, Shed, TokenKind, UpstreamMetrics,
+    AttemptOutcome, EntrypointMetrics, Hook, HookOutcome, InFlight, ModelMetrics, OrderOutcome,
+    PluginMetrics, ProviderMetrics, RateLimitMetrics, RouteMetrics, Settled, Shed, TokenKind,
+    UpstreamMetrics,
 };
 pub use logging::init_logging;
 pub use metrics::Metrics;

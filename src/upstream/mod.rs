@@ -9,6 +9,7 @@ mod exchange;
 mod outflow;
 mod peer;
 mod resolver;
+mod web;
 
 pub use cluster::{Cluster, Clusters, Picked};
 pub use connections::{ConnectError, Connections, ReadError, Response};
@@ -17,3 +18,4 @@ pub use exchange::{Answering, Asking, Exchange, ExchangeError};
 pub use outflow::Outflow;
 pub use peer::{Wire, peer};
 pub use resolver::{ResolveError, Resolver};
+pub use web::{Web, WebError};

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
 mod access_log;
+mod acme;
 mod admin;
 mod auth;
 mod byok;
@@ -18,6 +19,7 @@ mod grpc;
 mod harness;
 mod limits;
 mod metering;
+mod pebble;
 mod plugins;
 mod process;
 mod protocols;
