@@ -208,7 +208,10 @@ impl Gateway {
                 }
                 Wish::Upgrade => match self.upgrade(program, signals).await {
                     Ok(heir) => {
-                        tracing::info!(pid = heir.pid, "another process serves; this one finishes what it began");
+                        tracing::info!(
+                            pid = heir.pid,
+                            "another process serves; this one finishes what it began"
+                        );
                         self.shared.metrics.upgraded(true);
                         manager.succeeded_by(heir.pid);
                         self.heir = Some(heir);
