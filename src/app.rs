@@ -1,6 +1,7 @@
 //! Config to running process: the only place where rooms are constructed, and
 //! the order in which they start and drain.
 
+mod acme;
 mod descriptors;
 mod events;
 mod explain;
@@ -25,6 +26,7 @@ use self::{
     upgrade::{Estate, Heir, Predecessor, Program},
 };
 use crate::{
+    acme::Acme,
     config::{
         Config, ConfigErrors, Loaded, Name,
         entrypoint::{ADMIN, Entrypoint},
@@ -117,6 +119,7 @@ struct Gateway {
     shared: Arc<Shared>,
     doors: Arc<Doors<HttpProxy<Corridor>>>,
     reloader: Arc<Reloader>,
+    acme: Arc<Acme>,
     handover: Option<Arc<dyn Handover>>,
     predecessor: Option<Predecessor>,
     generation: u64,
@@ -138,8 +141,12 @@ impl Gateway {
         let store = predecessor.as_mut().and_then(|before| before.store.take());
         let opened = state::open(&config.state, store).await.map_err(anyhow::Error::from)?;
         let handover = opened.handover.clone();
-        let shared = rooms(&config, opened.store).await?;
-        let doors = doors(&shared);
+        let (shared, view) = rooms(&config, opened.store).await?;
+        let events = Arc::new(Events::new(shared.metrics.clone(), shared.access_log.clone()));
+        let certificates = Certificates::new(events.clone());
+        let acme = acme::open(&shared, certificates.clone(), &backend);
+        view.show_certificates(&acme);
+        let doors = doors(&shared, events, certificates);
         doors.limit_connections(clients.unwrap_or(usize::MAX));
         match &mut predecessor {
             Some(before) => doors.inherit(std::mem::take(&mut before.sockets)),
@@ -152,8 +159,9 @@ impl Gateway {
             ReloadError::Failed(_) => StartError::Failed(error.into()),
         })?;
         let generation = predecessor.as_ref().map_or(0, |before| before.generation);
+        let (heir, watcher) = (None, None);
         let mut this =
-            Self { shared, doors, reloader, handover, predecessor, generation, heir: None, watcher: None };
+            Self { shared, doors, reloader, acme, handover, predecessor, generation, heir, watcher };
         this.take_over().await?;
         this.shared.ledger.start();
         this.watcher = Some(Watcher::start(this.reloader.clone(), read_at).map_err(anyhow::Error::from)?);
@@ -167,13 +175,18 @@ impl Gateway {
 
     /// The store from the process before this one, and then the clients.
     async fn take_over(&self) -> anyhow::Result<()> {
-        let Some(predecessor) = &self.predecessor else { return Ok(()) };
+        let Some(predecessor) = &self.predecessor else {
+            acme::keep(&self.acme, self.reloader.configurations()).await;
+            return Ok(());
+        };
         predecessor.prepared().await?;
         if let Some(handover) = &self.handover {
             handover.take().await?;
             // It may have sealed some meanwhile.
             self.shared.secrets.refresh().await?;
         }
+        // Before the first handshake, and after the store is this process's own.
+        acme::keep(&self.acme, self.reloader.configurations()).await;
         self.doors.accept(true);
         Ok(predecessor.ready().await?)
     }
@@ -253,11 +266,13 @@ impl Gateway {
             .snapshot()
             .and_then(|snapshot| snapshot.config.entrypoints.values().map(|e| e.timeouts.drain).max())
             .unwrap_or(FLUSH_DEADLINE);
+        // What it proves is withdrawn from here, so while the doors are open.
+        let quiet = self.acme.stop(FLUSH_DEADLINE);
         if self.heir.is_some() {
-            self.doors.drain(deadline).await;
+            tokio::join!(self.doors.drain(deadline), quiet);
         } else {
             self.shared.set_draining();
-            self.doors.drain_before(ADMIN, deadline).await;
+            tokio::join!(self.doors.drain_before(ADMIN, deadline), quiet);
             self.doors.drain(FLUSH_DEADLINE).await;
         }
         let flushed = async {
@@ -274,7 +289,10 @@ impl Gateway {
     }
 }
 
-async fn rooms(config: &Config, store: Arc<dyn state::Store>) -> anyhow::Result<Arc<Shared>> {
+async fn rooms(
+    config: &Config,
+    store: Arc<dyn state::Store>,
+) -> anyhow::Result<(Arc<Shared>, Arc<inspect::View>)> {
     let metrics = Metrics::new();
     let secrets = secrets(&store, &config.state.data_dir).await?;
     let view = Arc::new(inspect::View::default());
@@ -295,10 +313,11 @@ async fn rooms(config: &Config, store: Arc<dyn state::Store>) -> anyhow::Result<
         clusters: Clusters::new(),
         connections: Arc::new(Connections::new()),
         cooling: Cooling::default(),
+        challenges: Arc::default(),
         metrics,
     });
     view.show(&shared);
-    Ok(shared)
+    Ok((shared, view))
 }
 
 /// The first use of the store. Services start in any order: one that is away
@@ -318,10 +337,12 @@ async fn secrets(store: &Arc<dyn state::Store>, data_dir: &Path) -> anyhow::Resu
     }
 }
 
-fn doors(shared: &Arc<Shared>) -> Arc<Doors<HttpProxy<Corridor>>> {
+fn doors(
+    shared: &Arc<Shared>,
+    events: Arc<Events>,
+    certificates: Arc<Certificates>,
+) -> Arc<Doors<HttpProxy<Corridor>>> {
     let engine = server::http_proxy(Corridor::new(shared.clone()), UPSTREAM_POOL, MAX_RETRIES);
-    let events = Arc::new(Events::new(shared.metrics.clone(), shared.access_log.clone()));
-    let certificates = Certificates::new(events.clone());
     Doors::new(engine, events, certificates)
 }
 

@@ -73,7 +73,7 @@
 //! |---|---|
 //! | 8 | `main`, [`cli`] |
 //! | 7 | [`app`], the only place where rooms are constructed |
-//! | 6 | [`server`], [`control`] |
+//! | 6 | [`server`], [`control`], [`acme`] |
 //! | 5 | [`proxy`] |
 //! | 4 | [`plugin`] |
 //! | 3 | [`route`], [`auth`], [`limit`], [`upstream`], [`llm`], [`ledger`] |
@@ -86,6 +86,7 @@
 //! SQLite and Redis by `state`; the metrics and log libraries by `telemetry`.
 //! [`llm`] does no I/O: bytes and values in, bytes and values out.
 
+pub mod acme;
 pub mod app;
 pub mod auth;
 pub mod cli;

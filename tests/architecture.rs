@@ -14,7 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["route", "auth", "limit", "upstream", "llm", "ledger"],
     &["plugin"],
     &["proxy"],
-    &["server", "control"],
+    &["server", "control", "acme"],
     &["app"],
     &["cli", "main", "lib"],
 ];
@@ -30,6 +30,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("moka", &["state", "limit", "upstream"]),
     ("prometheus", &["telemetry"]),
     ("tracing_subscriber", &["telemetry"]),
+    ("instant_acme", &["acme"]),
     ("clap", &["cli"]),
 ];
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use serde_json::{Value, json};
 
 use crate::{
+    acme::{Acme, Status},
     config::{
         route::{Matcher, Route, Step},
         service::{Service, Target},
@@ -17,11 +18,21 @@ use crate::{
 #[derive(Default)]
 pub(super) struct View {
     shared: OnceLock<Weak<Shared>>,
+    acme: OnceLock<Weak<Acme>>,
 }
 
 impl View {
     pub(super) fn show(&self, shared: &Arc<Shared>) {
         let _ = self.shared.set(Arc::downgrade(shared));
+    }
+
+    pub(super) fn show_certificates(&self, acme: &Arc<Acme>) {
+        let _ = self.acme.set(Arc::downgrade(acme));
+    }
+
+    /// Those got by ACME: until when, when renewed, and what stands against it.
+    fn certificates(&self) -> Vec<Status> {
+        self.acme.get().and_then(Weak::upgrade).map(|acme| acme.status()).unwrap_or_default()
     }
 
     fn snapshot(&self) -> Option<Arc<Snapshot>> {
@@ -40,7 +51,7 @@ impl Inspect for View {
         let Some(snapshot) = self.snapshot() else { return r#"{"services":[]}"#.to_owned() };
         let services: Vec<Value> =
             snapshot.config.services.iter().map(|(name, kind)| service(name.as_str(), kind)).collect();
-        json!({ "services": services }).to_string()
+        json!({ "services": services, "certificates": self.certificates() }).to_string()
     }
 }
 

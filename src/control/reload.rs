@@ -37,6 +37,8 @@ pub struct Reloader {
     files: watch::Sender<Vec<PathBuf>>,
     /// One change at a time.
     changing: Mutex<()>,
+    /// The configuration in service.
+    applied: watch::Sender<Option<Arc<Config>>>,
 }
 
 /// Why a configuration is not in service; one line for each thing that stands against it.
@@ -58,8 +60,13 @@ impl Reloader {
         shared: Arc<Shared>,
         doors: Arc<dyn Listeners>,
     ) -> Arc<Self> {
-        let files = watch::Sender::new(files);
-        Arc::new(Self { path, shared, doors, files, changing: Mutex::new(()) })
+        let (files, applied) = (watch::Sender::new(files), watch::Sender::new(None));
+        Arc::new(Self { path, shared, doors, files, changing: Mutex::new(()), applied })
+    }
+
+    /// The configuration in service; none before the first.
+    pub fn configurations(&self) -> watch::Receiver<Option<Arc<Config>>> {
+        self.applied.subscribe()
     }
 
     /// The files to watch, told anew after each reload, whoever asked for it.
@@ -126,6 +133,7 @@ impl Reloader {
         snapshot.learn_addresses(&self.doors.addresses());
         plugins.commit();
         self.shared.publish(snapshot);
+        self.applied.send_replace(Some(config.clone()));
         self.opening_credits(&config).await;
         Ok(generation)
     }

@@ -9,7 +9,7 @@ use super::{
     Shared,
     admit::IDENTITY_PREFIX,
     arrival::arrival,
-    client_certificate,
+    challenges, client_certificate,
     context::RequestContext,
     endpoint_lane, http_lane, llm_lane, operator, redirect, reply,
     snapshot::{CompiledRoute, Lane, RateLimitStep, Step},
@@ -48,6 +48,9 @@ pub(super) async fn serve(
         Box::pin(operator::serve(shared, &snapshot, session, ctx)).await?;
         return Ok(Served::Answered);
     }
+    if challenges::serve(&shared.challenges, session, ctx).await? {
+        return Ok(Served::Answered);
+    }
     // The front refuses them on HTTP/1; HTTP/2 heads do not pass it.
     if matches!(session.req_header().method, http::Method::TRACE | http::Method::CONNECT) {
         return Err(Fault::new(FaultKind::MethodNotAllowed, "TRACE and CONNECT are not served"));
@@ -59,7 +62,6 @@ pub(super) async fn serve(
     if session.req_header().uri.path() == "*" && session.req_header().method != http::Method::OPTIONS {
         return Err(Fault::new(FaultKind::BadRequest, "only OPTIONS may ask for *"));
     }
-    // Answers to ACME challenges belong before this.
     if let Served::Answered = redirect::redirect(&snapshot.redirects, session, ctx).await? {
         return Ok(Served::Answered);
     }

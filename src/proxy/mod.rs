@@ -4,6 +4,7 @@
 mod admit;
 mod arrival;
 mod chain;
+mod challenges;
 mod client_certificate;
 mod context;
 mod endpoint_lane;
@@ -35,6 +36,7 @@ use pingora::{
 };
 
 pub use arrival::{Arrival, ClientIdentity, HostRules, TlsInfo, arrival};
+pub use challenges::{Challenges, SharedAnswers};
 pub use context::RequestContext;
 pub use snapshot::{CompileError, Snapshot};
 
@@ -60,6 +62,7 @@ pub struct Rooms {
     pub clusters: Arc<Clusters>,
     pub connections: Arc<Connections>,
     pub cooling: Cooling,
+    pub challenges: Arc<Challenges>,
 }
 
 /// What all requests share.

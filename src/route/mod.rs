@@ -9,6 +9,7 @@ mod condition;
 mod conflict;
 mod expression;
 mod fields;
+mod hosts;
 mod index;
 mod overlap;
 mod pattern;
@@ -17,5 +18,6 @@ mod rule;
 mod table;
 
 pub use canonical::{host as canonical_host, sanitised_path};
+pub use hosts::{hosts, names_hosts_by_pattern};
 pub use priority::priority;
 pub use table::{RequestView, RouteError, Table, Verdict};

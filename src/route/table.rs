@@ -174,7 +174,7 @@ impl Entry {
     }
 }
 
-fn compile(route: &Route) -> Result<Expression, RouteError> {
+pub(super) fn compile(route: &Route) -> Result<Expression, RouteError> {
     match &route.matcher {
         Matcher::Rule(text) => rule::parse(text).map_err(|error| RouteError::Rule {
             route: route.name.clone(),

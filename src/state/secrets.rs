@@ -136,6 +136,24 @@ impl Secrets {
         Ok(was_stored || was_known)
     }
 
+    /// Seals a value that its owner keeps in a record of its own in the store,
+    /// as private keys are: never listed here. It opens with the same `context` only.
+    pub fn seal_value(&self, context: &str, value: &Secret) -> Result<Vec<u8>> {
+        let text = self.key.seal(&value_context(context), value)?;
+        Ok([self.key.id.as_bytes(), &text].concat())
+    }
+
+    /// Opens what [`Secrets::seal_value`] gave.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if it was sealed with another key or for another context.
+    pub fn open_value(&self, context: &str, sealed: &[u8]) -> Result<Secret> {
+        sealed
+            .strip_prefix(self.key.id.as_bytes())
+            .and_then(|text| self.key.opened(&value_context(context), text))
+            .ok_or_else(|| StoreError::Corrupt(format!("{context} was sealed with another key")))
+    }
+
     fn info(&self, sealed: &SealedSecret) -> SecretInfo {
         SecretInfo {
             handle: sealed.handle.clone(),
@@ -164,6 +182,11 @@ fn handle(scope: &str, owner: &str, name: &str) -> Result<String> {
         return Err(StoreError::Invalid("scope, owner and name are 1 to 128 bytes without slash"));
     }
     Ok(format!("{scope}/{owner}/{name}"))
+}
+
+/// Handles have no control characters, so that no value passes for a secret.
+fn value_context(context: &str) -> String {
+    format!("\0{context}")
 }
 
 fn hint(value: &Secret) -> String {
@@ -217,10 +240,14 @@ impl SealingKey {
         if sealed.key_id != self.id {
             return None;
         }
-        let (nonce, ciphertext) = sealed.nonce_and_ciphertext.split_at_checked(NONCE_LEN)?;
+        self.opened(&sealed.handle, &sealed.nonce_and_ciphertext)
+    }
+
+    fn opened(&self, handle: &str, sealed: &[u8]) -> Option<Secret> {
+        let (nonce, ciphertext) = sealed.split_at_checked(NONCE_LEN)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut text = ciphertext.to_vec();
-        let opened = self.key.open_in_place(nonce, Aad::from(&sealed.handle), &mut text).ok()?;
+        let opened = self.key.open_in_place(nonce, Aad::from(handle), &mut text).ok()?;
         std::str::from_utf8(opened).ok().map(Secret::new)
     }
 }

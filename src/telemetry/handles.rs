@@ -316,3 +316,22 @@ impl ModelMetrics {
         self.first_token.observe(after.as_secs_f64());
     }
 }
+
+/// How an attempt to get a certificate ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderOutcome {
+    Issued,
+    /// The authority asks to come back later.
+    RateLimited,
+    Failed,
+}
+
+impl OrderOutcome {
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Issued => "issued",
+            Self::RateLimited => "rate-limited",
+            Self::Failed => "failed",
+        }
+    }
+}

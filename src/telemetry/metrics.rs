@@ -16,9 +16,9 @@ use prometheus::{
 };
 
 use super::handles::{
-    ATTEMPT_OUTCOMES, AttemptOutcome, EntrypointMetrics, HOOKS, ModelMetrics, PluginMetrics, ProviderMetrics,
-    RateLimitMetrics, RouteMetrics, SETTLED, SHEDS, STREAM_FAILURES, Settled, Shed, StreamMetrics,
-    TOKEN_KINDS, UpstreamMetrics, hook_metrics,
+    ATTEMPT_OUTCOMES, AttemptOutcome, EntrypointMetrics, HOOKS, ModelMetrics, OrderOutcome, PluginMetrics,
+    ProviderMetrics, RateLimitMetrics, RouteMetrics, SETTLED, SHEDS, STREAM_FAILURES, Settled, Shed,
+    StreamMetrics, TOKEN_KINDS, UpstreamMetrics, hook_metrics,
 };
 
 /// Seconds; from what a cache answers to the longest stream.
@@ -66,6 +66,7 @@ pub struct Metrics {
     upgrades: [IntCounter; 2],
     generation: IntGauge,
     access_log_dropped: IntCounter,
+    acme_orders: IntCounterVec,
 }
 
 impl Metrics {
@@ -208,6 +209,12 @@ impl Metrics {
             generation: gauges(r, "process_generation", "Processes that handed over before this one.", &[])
                 .with_label_values::<&str>(&[]),
             access_log_dropped: dropped.with_label_values::<&str>(&[]),
+            acme_orders: counters(
+                r,
+                "acme_orders_total",
+                "Certificates asked for by ACME, by outcome.",
+                &["resolver", "outcome"],
+            ),
             registry,
         })
     }
@@ -350,6 +357,11 @@ impl Metrics {
     /// How many processes handed over, one to the next, before this one.
     pub fn generation(&self, generation: u64) {
         self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+    }
+
+    /// A finished attempt to get a certificate.
+    pub fn acme_order(&self, resolver: &str, outcome: OrderOutcome) {
+        self.acme_orders.with_label_values(&[resolver, outcome.label()]).inc();
     }
 
     pub(super) fn access_log_dropped(&self) -> IntCounter {

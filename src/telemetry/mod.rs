@@ -11,8 +11,9 @@ mod stream_record;
 pub use access_log::AccessLog;
 pub use access_record::{AccessRecord, LlmRecord};
 pub use handles::{
-    AttemptOutcome, EntrypointMetrics, Hook, HookOutcome, InFlight, ModelMetrics, PluginMetrics,
-    ProviderMetrics, RateLimitMetrics, RouteMetrics, Settled, Shed, StreamFailure, StreamMetrics, TokenKind,
+    AttemptOutcome, EntrypointMetrics, Hook, HookOutcome, InFlight, ModelMetrics, OrderOutcome,
+    PluginMetrics, ProviderMetrics, RateLimitMetrics, RouteMetrics, Settled, Shed, StreamFailure,
+    StreamMetrics, TokenKind,
     UpstreamMetrics,
 };
 pub use logging::init_logging;

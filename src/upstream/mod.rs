@@ -11,6 +11,7 @@ mod peer;
 mod preamble;
 mod resolver;
 mod tcp;
+mod web;
 
 pub use cluster::{Cluster, Clusters, Picked};
 pub use connections::{ConnectError, Connections, ReadError, Response};
@@ -21,3 +22,4 @@ pub use peer::{Wire, peer};
 pub use preamble::Preamble;
 pub use resolver::{ResolveError, Resolver};
 pub use tcp::{Dialled, TcpCluster, TcpClusters};
+pub use web::{Web, WebError};

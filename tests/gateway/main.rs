@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
 mod access_log;
+mod acme;
 mod admin;
 mod auth;
 mod byok;
@@ -21,6 +22,7 @@ mod h2_traffic;
 mod harness;
 mod limits;
 mod metering;
+mod pebble;
 mod plugins;
 mod process;
 mod protocols;

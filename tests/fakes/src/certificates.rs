@@ -1,10 +1,11 @@
 //! A local certificate authority and server certificates, as PEM.
 
-use std::{fs, io, path::Path};
+use std::{collections::BTreeSet, fs, io, path::Path, time::SystemTime};
 
+use anyhow::ensure;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 
 /// Signs certificates that are valid for as long as `rcgen` allows by default:
@@ -47,6 +48,34 @@ impl Authority {
         let key = KeyPair::generate()?;
         let certificate_pem = params.signed_by(&key, &self.issuer)?.pem();
         Ok(ServerCertificate { certificate_pem, key_pem: key.serialize_pem() })
+    }
+
+    /// Signs a request in DER for exactly these names; the chain as PEM.
+    pub(crate) fn sign(
+        &self,
+        request: &[u8],
+        names: &BTreeSet<String>,
+        from: SystemTime,
+        to: SystemTime,
+        serial: u64,
+    ) -> anyhow::Result<String> {
+        let mut request = CertificateSigningRequestParams::from_der(&request.to_vec().into())?;
+        let asked: BTreeSet<String> = request
+            .params
+            .subject_alt_names
+            .iter()
+            .filter_map(|name| match name {
+                SanType::DnsName(name) => Some(name.to_string()),
+                _ => None,
+            })
+            .collect();
+        ensure!(asked == *names, "asked for {asked:?} instead of {names:?}");
+        request.params.not_before = from.into();
+        request.params.not_after = to.into();
+        request.params.serial_number = Some(serial.into());
+        request.params.use_authority_key_identifier_extension = true;
+        request.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        Ok(format!("{}{}", request.signed_by(&self.issuer)?.pem(), self.pem))
     }
 }
 

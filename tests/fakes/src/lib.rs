@@ -1,7 +1,8 @@
 //! Scripted, honest stand-ins for what a gateway talks to: HTTP origins, LLM
-//! providers and a certificate authority. Everything listens on port 0 of the
+//! providers, a certificate authority and an ACME server. Everything listens on port 0 of the
 //! loopback address and stops when its value is dropped.
 
+pub mod acme;
 pub mod answer;
 mod anthropic;
 pub mod certificates;
@@ -10,6 +11,7 @@ pub mod origin;
 pub mod provider;
 mod serve;
 
+pub use acme::{AcmeServer, Placed, Refusal};
 pub use answer::Answer;
 pub use certificates::Authority;
 pub use origin::Origin;
