@@ -33,7 +33,7 @@ pub(super) async fn settle(shared: &Arc<Shared>, session: &mut Session, ctx: &mu
         metrics.finished(status, elapsed, ctx.request_bytes, ctx.response_bytes);
         ctx.in_flight = None;
     }
-    access_record(shared, session, ctx, status);
+    access_record(shared, session, ctx, status, elapsed);
     tell_filters(ctx, status, elapsed);
     linger(session).await;
 }
@@ -79,7 +79,7 @@ fn tell_filters(ctx: &mut RequestContext, status: u16, elapsed: Duration) {
     }
 }
 
-fn access_record(shared: &Shared, session: &Session, ctx: &RequestContext, status: u16) {
+fn access_record(shared: &Shared, session: &Session, ctx: &RequestContext, status: u16, elapsed: Duration) {
     let head = session.req_header();
     let llm = ctx.llm.as_ref().map(|llm| LlmRecord {
         model: &llm.model,
@@ -108,7 +108,7 @@ fn access_record(shared: &Shared, session: &Session, ctx: &RequestContext, statu
         status,
         request_bytes: ctx.request_bytes,
         response_bytes: ctx.response_bytes,
-        duration: ctx.started.elapsed(),
+        duration: elapsed,
         upstream: ctx.upstream,
         tls_version: ctx.tls_version,
         client_certificate: ctx.client_certificate.as_deref().map(|identity| &*identity.subject),

@@ -1,7 +1,10 @@
 //! One provider after another until one answers or the planner gives up. Up to
 //! the first content byte any attempt may be replaced; after it, none.
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderValue, header};
 use pingora::{http::RequestHeader, proxy::Session};
@@ -119,7 +122,8 @@ async fn attempt(
     let secret = secret(exchange, candidate, key)?;
     tell_dropped(&request, ctx);
     let sent = Instant::now();
-    let send = send(exchange, candidate, request, secret.as_ref());
+    // Pinned here: `select!` would move them, and a future that may connect is over 10 KB.
+    let send = pin!(send(exchange, candidate, request, secret.as_ref()));
     let response = tokio::select! {
         biased;
         response = send => response,

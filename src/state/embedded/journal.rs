@@ -26,7 +26,7 @@ const QUEUE: usize = 16_384;
 const BATCH: usize = 4096;
 /// How long the first change of a batch waits for company when nobody on a
 /// request's path waits for it. A commit costs 20 to 50 us, whatever it holds.
-const LINGER: Duration = Duration::from_millis(4);
+const LINGER: Duration = Duration::from_millis(10);
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
 
