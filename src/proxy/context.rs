@@ -8,8 +8,13 @@ use std::{
 
 use http::{HeaderMap, HeaderName, Uri};
 
-use super::snapshot::{CompiledRoute, Snapshot};
-use crate::{auth::Caller, fault::FaultKind, plugin::Version, telemetry::InFlight};
+use super::{
+    body_limits::BodyLimits,
+    snapshot::{CompiledRoute, Snapshot},
+};
+use crate::{
+    auth::Caller, config::entrypoint::PathPolicy, fault::FaultKind, plugin::Version, telemetry::InFlight,
+};
 
 /// Lives from the first byte of a request to its access record.
 pub struct RequestContext {
@@ -25,6 +30,9 @@ pub struct RequestContext {
     pub(super) entrypoint: Arc<str>,
     pub(super) client: IpAddr,
     pub(super) tls_version: Option<&'static str>,
+    /// What the entrypoint bounds its requests with.
+    pub(super) body: BodyLimits,
+    pub(super) path: PathPolicy,
     pub(super) snapshot: Option<Arc<Snapshot>>,
     pub(super) route: Option<Arc<CompiledRoute>>,
     pub(super) caller: Option<Arc<Caller>>,
@@ -72,6 +80,8 @@ impl RequestContext {
             entrypoint: Arc::from(""),
             client: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             tls_version: None,
+            body: BodyLimits::default(),
+            path: PathPolicy::default(),
             snapshot: None,
             route: None,
             caller: None,

@@ -3,6 +3,7 @@
 
 mod admit;
 mod arrival;
+mod body_limits;
 mod chain;
 mod context;
 mod endpoint_lane;
@@ -10,6 +11,7 @@ mod http_lane;
 mod llm_lane;
 mod operator;
 mod reply;
+mod rules;
 mod settle;
 mod snapshot;
 
@@ -31,6 +33,7 @@ use pingora::{
 };
 
 pub use arrival::{Arrival, TlsInfo, arrival};
+pub use body_limits::MalformedBody;
 pub use context::RequestContext;
 pub use snapshot::{CompileError, Snapshot};
 
@@ -172,13 +175,14 @@ impl ProxyHttp for Corridor {
 
     async fn request_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         _: bool,
         ctx: &mut RequestContext,
     ) -> Result<()> {
-        ctx.request_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
-        Ok(())
+        let bytes = body.as_ref().map_or(0, Bytes::len);
+        ctx.request_bytes += bytes as u64;
+        http_lane::count_body(session, ctx, bytes)
     }
 
     async fn response_filter(

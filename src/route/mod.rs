@@ -14,6 +14,6 @@ mod priority;
 mod rule;
 mod table;
 
-pub use canonical::sanitised_path;
+pub use canonical::{climbs_above_root, sanitised_path};
 pub use priority::priority;
 pub use table::{RequestView, RouteError, Table};

@@ -26,6 +26,8 @@ pub struct RequestView<'a> {
     pub host: &'a str,
     /// As received, still encoded.
     pub path: &'a str,
+    /// Matched as it is; else dot segments and their like are resolved first.
+    pub exact_path: bool,
     /// Without the `?`.
     pub query: Option<&'a str>,
     pub method: &'a Method,
@@ -98,7 +100,11 @@ impl Table {
     /// and a prefix of the path, see `benches/route_lookup.rs`.
     pub fn lookup(&self, view: &RequestView<'_>) -> Option<usize> {
         let host = canonical::host(view.host);
-        let path = canonical::routing_path(view.path);
+        let path = if view.exact_path {
+            canonical::decoded_path(view.path)
+        } else {
+            canonical::routing_path(view.path)
+        };
         let head = Head {
             host: &host,
             path: &path,

@@ -5,10 +5,12 @@
 //! `HttpProxy`, given one connection (HTTP/2) or one request (HTTP/1) at a time.
 
 mod certificates;
+mod chunked;
 mod connection;
 mod doors;
 mod front;
 mod head;
+mod refusal;
 mod tls;
 
 #[cfg(test)]

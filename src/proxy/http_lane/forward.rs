@@ -14,7 +14,11 @@ use super::head;
 use crate::{
     config::service::UpstreamTimeouts,
     fault::{Fault, FaultKind},
-    proxy::{Shared, admit::CLIENT_IDLE, context::RequestContext},
+    proxy::{
+        Shared,
+        body_limits::{self, BodyLimits},
+        context::RequestContext,
+    },
     upstream::{self, Cluster, ConnectError, Exchange, ReadError},
 };
 
@@ -132,7 +136,7 @@ async fn until_head(
                 }
                 informational(session, head).await?;
             }
-            chunk = from_client(session, upload.done) => {
+            chunk = from_client(session, &mut ctx.body, upload.done) => {
                 upload_step(chunk, exchange, upload, session, ctx).await?;
                 sent = Instant::now();
             }
@@ -150,26 +154,27 @@ async fn informational(session: &mut Session, head: ResponseHeader) -> Result<()
 
 /// The next piece of the client's body, or, once that is `done`, the client's
 /// end. Cancel safe.
-async fn from_client(session: &mut Session, done: bool) -> pingora::Result<Option<Bytes>> {
-    let read = session.as_downstream_mut().read_body_or_idle(done);
+async fn from_client(
+    session: &mut Session,
+    limits: &mut BodyLimits,
+    done: bool,
+) -> Result<Option<Bytes>, Fault> {
     if done {
-        return read.await;
+        let left = session.as_downstream_mut().read_body_or_idle(true).await;
+        return left.map_err(body_limits::client_failed);
     }
-    match tokio::time::timeout(CLIENT_IDLE, read).await {
-        Ok(read) => read,
-        Err(_) => pingora::Error::e_explain(pingora::ErrorType::ReadTimedout, "the client's body stalled"),
-    }
+    limits.next(session).await
 }
 
 async fn upload_step(
-    chunk: pingora::Result<Option<Bytes>>,
+    chunk: Result<Option<Bytes>, Fault>,
     exchange: &mut Exchange,
     upload: &mut Upload,
     session: &mut Session,
     ctx: &mut RequestContext,
 ) -> Result<(), Failure> {
     let chunk = match chunk {
-        Err(error) => return Err(client_failed(error)),
+        Err(fault) => return Err(Failure { fault, broken: false }),
         Ok(_) if upload.done => {
             let fault = Fault::new(FaultKind::ClientClosed, "the client went away");
             return Err(Failure { fault, broken: false });
@@ -180,9 +185,7 @@ async fn upload_step(
     if let Some(chunk) = chunk {
         upload.started = true;
         ctx.request_bytes += chunk.len() as u64;
-        // Pingora hands out empty pieces between chunks; written, one would be
-        // the last chunk, and what follows a request of its own.
-        if !chunk.is_empty() && !upload.refused {
+        if !upload.refused {
             upload.refused = exchange.write_body(chunk).await.is_err();
         }
     }
@@ -217,7 +220,7 @@ async fn relay(
                 ctx.response_bytes += chunk.len() as u64;
                 session.write_response_body(Some(chunk), false).await.map_err(gone)?;
             }
-            chunk = from_client(session, upload.done) => {
+            chunk = from_client(session, &mut ctx.body, upload.done) => {
                 upload_step(chunk, &mut exchange, &mut upload, session, ctx).await.map_err(|failure| failure.fault)?;
             }
         }
@@ -252,15 +255,4 @@ fn failed(error: ReadError) -> Failure {
 fn client_gone(error: Box<pingora::Error>) -> Failure {
     let fault = Fault::new(FaultKind::ClientClosed, "the client went away").because(error);
     Failure { fault, broken: false }
-}
-
-fn client_failed(error: Box<pingora::Error>) -> Failure {
-    let (kind, message) = match error.etype() {
-        pingora::ErrorType::ReadTimedout => (FaultKind::RequestTimeout, "the request body took too long"),
-        pingora::ErrorType::InvalidHTTPHeader => {
-            (FaultKind::BadRequest, "the request body is not valid HTTP")
-        }
-        _ => return client_gone(error),
-    };
-    Failure { fault: Fault::new(kind, message).because(error.to_string()), broken: false }
 }

@@ -14,7 +14,7 @@ use pingora::proxy::Session;
 
 pub(super) use forward::forward;
 pub(super) use head::is_hop_by_hop;
-pub(super) use pass_through::{connect_failed, failed, peer, request_head, response_head};
+pub(super) use pass_through::{connect_failed, count_body, failed, peer, request_head, response_head};
 
 /// Whether pingora's loop must carry this request.
 pub(super) fn needs_pass_through(session: &Session) -> bool {

@@ -6,7 +6,9 @@ pub(crate) mod gateway;
 pub(crate) mod guests;
 pub(crate) mod llm;
 pub(crate) mod redis;
+pub(crate) mod witness;
 
 pub(crate) use client::{Client, Reply};
 pub(crate) use eventually::eventually;
 pub(crate) use gateway::{ADMIN_TOKEN, CALLER_KEY, Gateway};
+pub(crate) use witness::Witness;
