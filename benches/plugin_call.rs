@@ -54,7 +54,7 @@ fn plugin() -> Plugin {
 
 async fn load(data_dir: &std::path::Path) -> Arc<Plugins> {
     let config = State { data_dir: data_dir.to_owned(), backend: Backend::Embedded };
-    let store = state::open(&config).await.expect("the store opens");
+    let store = state::open(&config, None).await.expect("the store opens").store;
     let secrets = Secrets::open(store.clone(), data_dir).await.expect("the secrets open");
     let services = HostServices { store, secrets, inspect: Arc::new(Nothing), metrics: Metrics::new() };
     let plugins = Plugins::new(services, None).expect("the engine starts");

@@ -73,6 +73,7 @@ pub fn explain(path: &Path, request: &Request, entrypoint: Option<&str>) -> Resu
         entrypoint,
         host: &authority,
         path: request.url.path(),
+        exact_path: !config.entrypoints.get(entrypoint).is_none_or(|entrypoint| entrypoint.path.normalize),
         query: request.url.query(),
         method: &request.method,
         headers: &request.headers,

@@ -101,10 +101,11 @@ impl Default for Limits {
 /// What happens to a request's path before it is matched and passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PathPolicy {
-    /// Dot segments are resolved, repeated slashes kept. What would climb above
-    /// the root is answered with 400. Default true.
+    /// Dot segments are resolved, repeated slashes merged, escapes of letters,
+    /// digits and `-._~` decoded. What would climb above the root is answered
+    /// with 400. Default true.
     pub normalize: bool,
-    /// What `%2F` and `%5C` in a path mean. Default `Keep`.
+    /// What `%2F`, `%5C` and a backslash in a path mean. Default `Keep`.
     pub encoded_slash: EncodedSlash,
 }
 

@@ -4,10 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use pingora::proxy::Session;
 
-use super::{Shared, arrival::arrival, context::RequestContext, forwarded};
+use super::{Shared, arrival::arrival, body_limits::BodyLimits, context::RequestContext, forwarded, rules};
 
-/// How long a client may take for the next piece of its body, or for reading
-/// the next piece of the answer.
+/// How long a client may take for reading the next piece of the answer.
 pub(super) const CLIENT_IDLE: Duration = Duration::from_secs(60);
 
 /// Headers by which endpoint plugins are told who asks. Nobody else may set them.
@@ -28,9 +27,15 @@ pub(super) fn admit(shared: &Arc<Shared>, session: &mut Session, ctx: &mut Reque
             ctx.client_certificate = tls.client.clone();
         }
     }
+    let entrypoints = ctx.snapshot.as_ref().map(|snapshot| &snapshot.config.entrypoints);
+    if let Some(entrypoint) = entrypoints.and_then(|all| all.get(&*ctx.entrypoint)) {
+        ctx.body = BodyLimits::of(entrypoint);
+        ctx.path = entrypoint.path;
+    }
     // The front does so for HTTP/1; HTTP/2 streams come to pingora directly.
     session.as_downstream_mut().set_write_timeout(Some(CLIENT_IDLE));
     drop_identity_headers(session);
+    rules::repair_fields(session.req_header_mut());
 }
 
 fn drop_identity_headers(session: &mut Session) {

@@ -1,6 +1,6 @@
 //! From the request head to its lane: match, then the chain in written order.
 
-use std::{borrow::Cow, sync::Arc, time::SystemTime};
+use std::{sync::Arc, time::SystemTime};
 
 use http::{HeaderName, HeaderValue, header};
 use pingora::{http::RequestHeader, proxy::Session};
@@ -11,18 +11,19 @@ use super::{
     arrival::arrival,
     challenges, client_certificate,
     context::RequestContext,
-    endpoint_lane, http_lane, llm_lane, operator, redirect, reply,
+    endpoint_lane, http_lane, llm_lane, operator, redirect, reply, rules,
     snapshot::{CompiledRoute, Lane, RateLimitStep, Step},
 };
 use crate::{
     auth::AuthError,
     config::{
+        entrypoint::PathPolicy,
         middleware::{self, LimitBy},
         plugin::OnError,
     },
     fault::{Fault, FaultKind},
     plugin::{Version, api},
-    route::{RequestView, canonical_host, sanitised_path},
+    route::{RequestView, canonical_host},
 };
 
 /// The longest incoming request id that is kept.
@@ -44,6 +45,11 @@ pub(super) async fn serve(
     let Some(snapshot) = ctx.snapshot.clone() else {
         return Err(Fault::new(FaultKind::Overloaded, "the gateway is starting"));
     };
+    if let Err(fault) = rules::apply(ctx.path, session.req_header_mut()) {
+        // Who sends such a thing may mean the next one to hide behind it.
+        session.as_downstream_mut().set_keepalive(None);
+        return Err(fault);
+    }
     if &*ctx.entrypoint == crate::config::entrypoint::ADMIN {
         Box::pin(operator::serve(shared, &snapshot, session, ctx)).await?;
         return Ok(Served::Answered);
@@ -69,12 +75,13 @@ pub(super) async fn serve(
         .ok_or_else(|| Fault::new(FaultKind::NoRoute, "no route matches this request"))?;
     ctx.route = Some(route.clone());
     ctx.in_flight = Some(route.metrics.begin());
+    ctx.body.check_declared(session)?;
     for step in &route.chain {
         if let Served::Answered = pass(shared, step, &route, session, ctx).await? {
             return Ok(Served::Answered);
         }
     }
-    rewrite_path(&route, session.req_header_mut())?;
+    rewrite_path(&route, ctx.path, session.req_header_mut())?;
     match &route.lane {
         Lane::Http(_) if http_lane::needs_pass_through(session) => return Ok(Served::PassThrough),
         Lane::Http(cluster) => http_lane::forward(shared, cluster, session, ctx).await?,
@@ -106,6 +113,7 @@ fn matched(
         entrypoint: &ctx.entrypoint,
         host: authority(head),
         path: head.uri.path(),
+        exact_path: !ctx.path.normalize,
         query: head.uri.query(),
         method: &head.method,
         headers: &head.headers,
@@ -293,7 +301,7 @@ fn edit_request(head: &mut RequestHeader, edits: Vec<api::Edit>) -> Result<(), F
             }
             api::Edit::RemoveHeader(name) if allowed(&name) => drop(head.remove_header(name.as_str())),
             api::Edit::SetPath(path) => {
-                head.set_uri(with_path(&head.uri, &path).map_err(|error| {
+                head.set_uri(rules::with_path(&head.uri, &path).map_err(|error| {
                     Fault::new(FaultKind::PluginFailed, "a plugin of this route set an invalid path")
                         .because(error)
                 })?);
@@ -338,29 +346,15 @@ async fn plugin_reply(
         .map_err(|error| Fault::new(FaultKind::ClientClosed, "the client went away").because(error))
 }
 
-/// The service gets the path that the route was chosen by, dot segments and
-/// all resolved, without the route's prefix; what remains starts with `/`.
-fn rewrite_path(route: &CompiledRoute, head: &mut RequestHeader) -> Result<(), Fault> {
-    let path = sanitised_path(head.uri.path());
-    let rest = route.strip_path.as_ref().and_then(|prefix| path.strip_prefix(prefix.as_str()));
-    if matches!(path, Cow::Borrowed(_)) && rest.is_none() {
+/// The service gets the path that the route was chosen by, without the route's
+/// prefix; what remains starts with `/`. What plugins made of it is made sane again.
+fn rewrite_path(route: &CompiledRoute, policy: PathPolicy, head: &mut RequestHeader) -> Result<(), Fault> {
+    rules::settle_path(policy, head)?;
+    let path = head.uri.path();
+    let Some(rest) = route.strip_path.as_ref().and_then(|prefix| path.strip_prefix(prefix.as_str())) else {
         return Ok(());
-    }
-    let rest = rest.unwrap_or(&path);
-    let slash = if rest.starts_with('/') { "" } else { "/" };
-    let target = match head.uri.query() {
-        Some(query) => format!("{slash}{rest}?{query}"),
-        None => format!("{slash}{rest}"),
     };
-    let uri = with_path(&head.uri, &target)
-        .map_err(|error| Fault::new(FaultKind::BadRequest, "invalid path").because(error))?;
-    head.set_uri(uri);
-    Ok(())
-}
-
-/// Another path and query; scheme and authority stay.
-fn with_path(uri: &http::Uri, target: &str) -> Result<http::Uri, http::Error> {
-    let mut parts = uri.clone().into_parts();
-    parts.path_and_query = Some(target.parse()?);
-    Ok(http::Uri::from_parts(parts)?)
+    let slash = if rest.starts_with('/') { "" } else { "/" };
+    let target = format!("{slash}{rest}");
+    rules::replace_path(head, &target)
 }

@@ -10,11 +10,16 @@ use http::{HeaderMap, HeaderName, Uri};
 
 use super::{
     arrival::ClientIdentity,
+    body_limits::BodyLimits,
     forwarded::Sender,
     snapshot::{CompiledRoute, Snapshot},
 };
 use crate::{
-    auth::Caller, config::service::ProxyProtocol, fault::FaultKind, plugin::Version, telemetry::InFlight,
+    auth::Caller,
+    config::{entrypoint::PathPolicy, service::ProxyProtocol},
+    fault::FaultKind,
+    plugin::Version,
+    telemetry::InFlight,
     upstream::Preamble,
 };
 
@@ -35,6 +40,9 @@ pub struct RequestContext {
     pub(super) tls_version: Option<&'static str>,
     /// Who the client proved to be by its certificate.
     pub(super) client_certificate: Option<Arc<ClientIdentity>>,
+    /// What the entrypoint bounds its requests with.
+    pub(super) body: BodyLimits,
+    pub(super) path: PathPolicy,
     pub(super) snapshot: Option<Arc<Snapshot>>,
     pub(super) route: Option<Arc<CompiledRoute>>,
     pub(super) caller: Option<Arc<Caller>>,
@@ -84,6 +92,8 @@ impl RequestContext {
             sender: Sender::UNKNOWN,
             tls_version: None,
             client_certificate: None,
+            body: BodyLimits::default(),
+            path: PathPolicy::default(),
             snapshot: None,
             route: None,
             caller: None,

@@ -7,10 +7,7 @@ use http::{HeaderName, HeaderValue, Uri, header};
 use http_body_util::BodyExt;
 use pingora::{http::ResponseHeader, proxy::Session};
 
-use super::{
-    admit::CLIENT_IDLE, chain::authority, client_certificate, context::RequestContext,
-    http_lane::is_hop_by_hop, reply,
-};
+use super::{chain::authority, client_certificate, context::RequestContext, http_lane::is_hop_by_hop, reply};
 use crate::{
     auth::Caller,
     fault::{Fault, FaultKind},
@@ -62,11 +59,11 @@ pub(super) async fn read_body(
         // Pingora sends it only on its pass-through path; without it clients stall for a second.
         let _ = session.as_downstream_mut().write_continue_response().await;
     }
-    let Some(first) = next_chunk(session).await? else {
+    let Some(first) = ctx.body.next(session).await? else {
         return Ok(Bytes::new());
     };
     ctx.request_bytes += first.len() as u64;
-    let Some(second) = next_chunk(session).await? else {
+    let Some(second) = ctx.body.next(session).await? else {
         return if first.len() > cap { Err(too_large()) } else { Ok(first) };
     };
     let mut whole = BytesMut::with_capacity(declared.unwrap_or(first.len() + second.len()));
@@ -78,28 +75,9 @@ pub(super) async fn read_body(
             return Err(too_large());
         }
         whole.extend_from_slice(&chunk);
-        next = next_chunk(session).await?;
+        next = ctx.body.next(session).await?;
     }
     Ok(whole.freeze())
-}
-
-async fn next_chunk(session: &mut Session) -> Result<Option<Bytes>, Fault> {
-    let read = session.as_downstream_mut().read_request_body();
-    let failed = |kind| Fault::new(kind, "the request body did not arrive whole");
-    match tokio::time::timeout(CLIENT_IDLE, read).await {
-        Err(_) => Err(failed(FaultKind::RequestTimeout)),
-        Ok(Ok(chunk)) => Ok(chunk),
-        Ok(Err(error)) => {
-            let kind = match error.etype() {
-                pingora::ErrorType::ReadTimedout => FaultKind::RequestTimeout,
-                pingora::ErrorType::ConnectionClosed | pingora::ErrorType::ReadError => {
-                    FaultKind::ClientClosed
-                }
-                _ => FaultKind::BadRequest,
-            };
-            Err(failed(kind).because(error))
-        }
-    }
 }
 
 fn request(

@@ -3,6 +3,7 @@
 
 mod admit;
 mod arrival;
+mod body_limits;
 mod chain;
 mod challenges;
 mod client_certificate;
@@ -15,6 +16,7 @@ mod llm_lane;
 mod operator;
 mod redirect;
 mod reply;
+mod rules;
 mod settle;
 mod snapshot;
 
@@ -36,6 +38,7 @@ use pingora::{
 };
 
 pub use arrival::{Arrival, ClientIdentity, HostRules, TlsInfo, arrival};
+pub use body_limits::MalformedBody;
 pub use challenges::{Challenges, SharedAnswers};
 pub use context::RequestContext;
 pub use snapshot::{CompileError, Snapshot};
@@ -179,13 +182,14 @@ impl ProxyHttp for Corridor {
 
     async fn request_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         _: bool,
         ctx: &mut RequestContext,
     ) -> Result<()> {
-        ctx.request_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
-        Ok(())
+        let bytes = body.as_ref().map_or(0, Bytes::len);
+        ctx.request_bytes += bytes as u64;
+        http_lane::count_body(session, ctx, bytes)
     }
 
     async fn response_filter(

@@ -37,6 +37,31 @@ pub fn sanitised_path(path: &str) -> Cow<'_, str> {
     Cow::Owned(clean(&decoded))
 }
 
+/// Whether the `..` of a path that starts with `/`, encoded or not, lead above
+/// its root.
+pub fn climbs_above_root(path: &str) -> bool {
+    let decoded = if path.contains('%') { decode_unreserved(path) } else { Cow::Borrowed(path) };
+    if !decoded.contains("..") {
+        return false;
+    }
+    let mut depth = 0_usize;
+    for segment in decoded.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." if depth == 0 => return true,
+            ".." => depth -= 1,
+            _ => depth += 1,
+        }
+    }
+    false
+}
+
+/// The path with everything decoded but reserved characters, and nothing else
+/// changed.
+pub(super) fn decoded_path(path: &str) -> Cow<'_, [u8]> {
+    if path.contains('%') { Cow::Owned(decode_unless_reserved(path)) } else { Cow::Borrowed(path.as_bytes()) }
+}
+
 /// The sanitised path with everything decoded but reserved characters, so that
 /// `%20` is a space and `%2F` does not become a separator. Any byte may appear.
 pub(super) fn routing_path(path: &str) -> Cow<'_, [u8]> {
@@ -174,6 +199,16 @@ mod tests {
             ("*", "*"),
         ] {
             assert_eq!(sanitised_path(given), expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn only_what_leads_above_the_root_climbs() {
+        for path in ["/..", "/../a", "/a/../..", "/%2e%2e", "/.%2E/a", "/a//../../b", "/a/./../.."] {
+            assert!(climbs_above_root(path), "{path}");
+        }
+        for path in ["/", "/a/..", "/a/../b", "/a/b/../..", "/..a", "/a/...", "/a/%2e%2e", "/%2f../b", "*"] {
+            assert!(!climbs_above_root(path), "{path}");
         }
     }
 

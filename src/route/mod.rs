@@ -17,7 +17,7 @@ mod priority;
 mod rule;
 mod table;
 
-pub use canonical::{host as canonical_host, sanitised_path};
+pub use canonical::{climbs_above_root, host as canonical_host, sanitised_path};
 pub use hosts::{hosts, names_hosts_by_pattern};
 pub use priority::priority;
 pub use table::{RequestView, RouteError, Table, Verdict};

@@ -1,6 +1,6 @@
 //! All routes, compiled. Built once per configuration, read without locks.
 
-use std::{cmp::Reverse, net::IpAddr};
+use std::{borrow::Cow, cmp::Reverse, net::IpAddr};
 
 use http::{HeaderMap, Method};
 use thiserror::Error;
@@ -27,6 +27,8 @@ pub struct RequestView<'a> {
     pub host: &'a str,
     /// As received, still encoded.
     pub path: &'a str,
+    /// Matched as it is; else dot segments and their like are resolved first.
+    pub exact_path: bool,
     /// Without the `?`.
     pub query: Option<&'a str>,
     pub method: &'a Method,
@@ -104,7 +106,7 @@ impl Table {
     /// and a prefix of the path, see `benches/route_lookup.rs`.
     pub fn lookup(&self, view: &RequestView<'_>) -> Option<usize> {
         let host = canonical::host(view.host);
-        let path = canonical::routing_path(view.path);
+        let path = canonical_path(view);
         let head = head(view, &host, &path);
         let matches = |rank| {
             let entry = self.entry(rank);
@@ -118,7 +120,7 @@ impl Table {
     /// for requests: it looks at all routes.
     pub fn explain(&self, routes: &[Route], view: &RequestView<'_>) -> Vec<Verdict> {
         let host = canonical::host(view.host);
-        let path = canonical::routing_path(view.path);
+        let path = canonical_path(view);
         let head = head(view, &host, &path);
         let verdict = |entry: &Entry| {
             let mut unmet = entry.expression.unmet(&head);
@@ -143,6 +145,10 @@ pub struct Verdict {
     pub priority: i64,
     /// Empty if the route matches.
     pub unmet: Vec<String>,
+}
+
+fn canonical_path<'a>(view: &RequestView<'a>) -> Cow<'a, [u8]> {
+    if view.exact_path { canonical::decoded_path(view.path) } else { canonical::routing_path(view.path) }
 }
 
 fn head<'a>(view: &RequestView<'a>, host: &'a str, path: &'a [u8]) -> Head<'a> {

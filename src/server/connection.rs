@@ -1,13 +1,14 @@
 //! One accepted connection as the HTTP engine sees it: bytes in and out with
-//! small buffers, and what is known about where it came from.
+//! small buffers, of each request exactly its own, and what is known about
+//! where it came from.
 
 use std::{
     fmt, io,
     os::fd::RawFd,
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll, ready},
-    time::SystemTime,
+    task::{Context, Poll, Waker, ready},
+    time::{Duration, SystemTime},
 };
 
 use bytes::{Buf, BytesMut};
@@ -18,9 +19,13 @@ use pingora::{
         TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest,
     },
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    time::timeout,
+};
 
-use crate::proxy::Arrival;
+use super::chunked::Chunked;
+use crate::proxy::{Arrival, MalformedBody};
 
 /// One read of the transport into our own buffer.
 const READ_STEP: usize = 8 * 1024;
@@ -30,17 +35,41 @@ const READ_AHEAD: usize = 16 * 1024;
 /// flushes when it means it.
 const WRITE_BUFFER: usize = 4 * 1024;
 
+/// How long, and for how many bytes, a client is listened to after our end is
+/// closed: unread input would turn the close into a reset, which may overtake
+/// the last answer (RFC 9112 section 9.6).
+const LINGER: Duration = Duration::from_secs(1);
+const MOST_LINGERED: usize = 1 << 20;
+
 /// A TCP or TLS stream.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Transport for T {}
 
 /// What of the incoming bytes may be handed to the engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Allowance {
     /// So many bytes; what follows belongs to the next request and stays here.
     Bytes(u64),
-    /// Everything: the engine finds the end by itself.
+    /// The first `cleared` bytes of the buffer, then what `body` finds sound, up
+    /// to its end.
+    Chunked { cleared: usize, body: Chunked },
+    /// So many bytes, and everything once the answer is 101.
+    Upgrade(u64),
+    /// Everything: another protocol has the connection.
     Open,
+    /// Nothing: the body broke the rules.
+    Broken(&'static str),
+}
+
+impl Allowance {
+    /// The request has been handed on to its end.
+    fn is_spent(&self) -> bool {
+        match self {
+            Self::Bytes(left) | Self::Upgrade(left) => *left == 0,
+            Self::Chunked { cleared, body } => *cleared == 0 && body.is_complete(),
+            Self::Open | Self::Broken(_) => false,
+        }
+    }
 }
 
 /// Implements pingora's stream traits. What a request owns is metered by
@@ -51,6 +80,8 @@ pub(super) struct Connection {
     id: RawFd,
     incoming: BytesMut,
     allowance: Allowance,
+    /// Who waits for bytes that only an answer of 101 will let through.
+    parked: Option<Waker>,
     outgoing: BytesMut,
     http2: bool,
     established: SystemTime,
@@ -83,6 +114,7 @@ impl Connection {
             id,
             incoming: BytesMut::new(),
             allowance: Allowance::Open,
+            parked: None,
             outgoing: BytesMut::new(),
             http2,
             established: SystemTime::now(),
@@ -121,9 +153,36 @@ impl Connection {
         self.allowance = allowance;
     }
 
+    /// The head of so many bytes at the start of the buffer, and a chunked body.
+    ///
+    /// # Errors
+    /// What is wrong with the part of the body that is here already.
+    pub(super) fn allow_chunked(&mut self, head: usize) -> Result<(), &'static str> {
+        let mut body = Chunked::default();
+        let sound = body.advance(&self.incoming[head..])?;
+        self.allowance = Allowance::Chunked { cleared: head + sound, body };
+        Ok(())
+    }
+
     /// The engine left bytes of the request unread.
     pub(super) fn has_unread_request(&self) -> bool {
-        matches!(self.allowance, Allowance::Bytes(left) if left > 0)
+        !self.allowance.is_spent() && !matches!(self.allowance, Allowance::Open)
+    }
+
+    /// Closes our side, then listens a little to a client that may still be
+    /// talking, so that it can read what it was told.
+    pub(super) async fn close(&mut self) {
+        let talking = self.has_unread_request() || !self.incoming.is_empty();
+        let _ = timeout(LINGER, async {
+            AsyncWriteExt::shutdown(self).await?;
+            let mut left = if talking { MOST_LINGERED } else { 0 };
+            while left > 0 && self.fill().await? > 0 {
+                left = left.saturating_sub(self.incoming.len());
+                self.incoming.clear();
+            }
+            io::Result::Ok(())
+        })
+        .await;
     }
 
     /// Gives back the buffers of a connection that waits for its next request.
@@ -158,7 +217,55 @@ impl Connection {
         }
         // With a request in the buffer the end of the stream says only that no
         // further one comes; the answers are still wanted.
-        if self.incoming.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if self.incoming.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        if matches!(self.allowance, Allowance::Upgrade(_)) {
+            self.parked = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// A piece of a chunked body that is not handed on to its end.
+    fn poll_chunked(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Allowance::Chunked { cleared, body } = &mut self.allowance else { return Poll::Ready(Ok(())) };
+        if *cleared > 0 {
+            let part = (*cleared).min(buf.remaining());
+            buf.put_slice(&self.incoming[..part]);
+            self.incoming.advance(part);
+            *cleared -= part;
+            return Poll::Ready(Ok(()));
+        }
+        // With nothing cleared and the end not found, nothing is buffered.
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.transport).poll_read(cx, buf))?;
+        let fresh = &buf.filled()[before..];
+        match body.advance(fresh) {
+            Ok(sound) => {
+                self.incoming.extend_from_slice(&fresh[sound..]);
+                buf.set_filled(before + sound);
+                Poll::Ready(Ok(()))
+            }
+            Err(reason) => {
+                buf.set_filled(before);
+                self.allowance = Allowance::Broken(reason);
+                Poll::Ready(Err(malformed(reason)))
+            }
+        }
+    }
+
+    /// What of a request that may become an upgrade depends on the answer. The
+    /// engine writes a head by itself, before anything of a body.
+    fn note_answer(&mut self, data: &[u8]) {
+        let Allowance::Upgrade(left) = self.allowance else { return };
+        match data.strip_prefix(b"HTTP/1.1 ") {
+            Some([b'1', b'0', b'1', ..]) => self.allowance = Allowance::Open,
+            Some([b'1', ..]) | None => return,
+            Some(_) => self.allowance = Allowance::Bytes(left),
+        }
+        if let Some(waker) = self.parked.take() {
+            waker.wake();
+        }
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -180,9 +287,13 @@ impl AsyncRead for Connection {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.allowance.is_spent() {
+            return this.poll_leaving(cx);
+        }
         let allowed = match this.allowance {
-            Allowance::Bytes(0) => return this.poll_leaving(cx),
-            Allowance::Bytes(left) => usize::try_from(left).unwrap_or(usize::MAX),
+            Allowance::Bytes(left) | Allowance::Upgrade(left) => usize::try_from(left).unwrap_or(usize::MAX),
+            Allowance::Chunked { .. } => return this.poll_chunked(cx, buf),
+            Allowance::Broken(reason) => return Poll::Ready(Err(malformed(reason))),
             Allowance::Open => usize::MAX,
         };
         if this.incoming.is_empty() {
@@ -204,14 +315,19 @@ impl AsyncRead for Connection {
 
 impl Connection {
     fn use_up(&mut self, bytes: usize) {
-        if let Allowance::Bytes(left) = &mut self.allowance {
+        if let Allowance::Bytes(left) | Allowance::Upgrade(left) = &mut self.allowance {
             *left = left.saturating_sub(bytes as u64);
         }
     }
 }
 
+fn malformed(reason: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, MalformedBody(reason))
+}
+
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.note_answer(data);
         if self.outgoing.len() + data.len() > WRITE_BUFFER {
             ready!(self.poll_drain(cx))?;
         }
@@ -245,8 +361,7 @@ impl fmt::Debug for Connection {
 #[async_trait::async_trait]
 impl Shutdown for Connection {
     async fn shutdown(&mut self) {
-        // The peer may be gone already; there is nobody to tell.
-        let _ = AsyncWriteExt::shutdown(self).await;
+        self.close().await;
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::{io, net::SocketAddr, ops::ControlFlow, sync::Arc, time::Duration};
 
-use http::StatusCode;
 use pingora::{
     apps::{HttpPersistentSettings, HttpServerApp},
     protocols::http::ServerSession,
@@ -19,7 +18,8 @@ use super::{
     FrontEvents,
     connection::{Allowance, Connection},
     greeting::Greeted,
-    head::{self, Framing, Refusal, Scan},
+    head::{self, Framing, Scan},
+    refusal::Refusal,
     streams::StreamTable,
     ticket::Ticket,
     tls::TlsPolicy,
@@ -34,8 +34,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const PREFACE_HEAD: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 /// A client that takes nothing for so long is gone. One write, not a response.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a refused client may take to read why.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long a refused client may take to take the answer.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long a closing door waits for the next request on a connection that was
 /// told it may be used again: that one is answered with `Connection: close`
 /// instead of with a connection that is gone.
@@ -96,43 +96,53 @@ where
 
     async fn serve_http1(&mut self, mut connection: Box<Connection>) {
         let mut carried = None;
-        let mut first = true;
+        let mut served: u64 = 0;
         loop {
-            match self.hear(&mut connection, first).await {
-                Heard::Request(head, framing) => connection.allow(allowance(head, framing)),
+            match self.hear(&mut connection, served == 0).await {
+                Heard::Request(head, framing) => {
+                    if let Err(refusal) = admit(&mut connection, head, framing) {
+                        return self.refuse(&mut connection, refusal).await;
+                    }
+                }
                 Heard::Http2 => {
                     connection.speak_http2();
                     return self.serve_http2(connection).await;
                 }
                 Heard::Refused(refusal) => return self.refuse(&mut connection, refusal).await,
                 Heard::Nothing => {
-                    // The client may be gone already.
-                    let _ = connection.shutdown().await;
+                    connection.close().await;
                     return;
                 }
             }
-            let Some((next, settings)) = self.request(connection, carried).await else { return };
-            (connection, carried, first) = (next, settings, false);
+            served += 1;
+            let last = self.policy.limits.max_requests_per_connection.is_some_and(|most| served >= most);
+            let Some((next, settings)) = self.request(connection, carried, last).await else { return };
+            (connection, carried) = (next, settings);
             connection.rest();
         }
     }
 
     /// One request through the engine; the connection comes back if it can
-    /// carry another.
+    /// carry another. The `last` one is answered with `Connection: close`.
     async fn request(
         &self,
         connection: Box<Connection>,
         carried: Option<HttpPersistentSettings>,
+        last: bool,
     ) -> Option<(Box<Connection>, Option<HttpPersistentSettings>)> {
         let mut session = ServerSession::new_http1(connection);
         if let Some(settings) = carried {
             settings.apply_to_session(&mut session);
         }
         session.set_write_timeout(Some(WRITE_TIMEOUT));
+        if last || *self.closing.borrow() {
+            session.set_keepalive_reuses_remaining(Some(0));
+        }
         let (stream, settings) = self.app.process_new_http(session, &self.closing).await?.consume();
-        let connection = stream.into_any().downcast::<Connection>().ok()?;
+        let mut connection = stream.into_any().downcast::<Connection>().ok()?;
         // A body that nobody read to its end would be taken for the next head.
         if connection.has_unread_request() {
+            connection.close().await;
             return None;
         }
         Some((connection, settings))
@@ -165,18 +175,12 @@ where
 
     async fn refuse(&self, connection: &mut Connection, refusal: Refusal) {
         self.events.refused(&self.policy.entrypoint, refusal.status);
-        // Closing with unread input resets the connection, and the client would
-        // never read the answer: say it, close our side, then listen a little.
-        let _ = timeout(LINGER, async {
-            connection.write_all(&problem(refusal)).await?;
-            AsyncWriteExt::shutdown(connection).await?;
-            while connection.fill().await? > 0 {
-                let unheard = connection.buffered().len();
-                connection.skip(unheard);
-            }
-            io::Result::Ok(())
-        })
-        .await;
+        let told = timeout(LAST_WORDS, connection.write_all(&refusal.answer())).await;
+        if matches!(told, Ok(Ok(()))) {
+            // What is still coming was never allowed: it is listened to, not read.
+            connection.allow(Allowance::Broken(refusal.detail));
+            connection.close().await;
+        }
     }
 }
 
@@ -187,11 +191,15 @@ async fn closed(closing: &mut ShutdownWatch) {
     sleep(LAST_REQUEST).await;
 }
 
-fn allowance(head: usize, framing: Framing) -> Allowance {
+/// Lets the engine have the request whose head lies at the start of the buffer.
+fn admit(connection: &mut Connection, head: usize, framing: Framing) -> Result<(), Refusal> {
+    let with_head = |body: u64| body.saturating_add(head as u64);
     match framing {
-        Framing::Length(body) => Allowance::Bytes(body.saturating_add(head as u64)),
-        Framing::Open => Allowance::Open,
+        Framing::Length(body) => connection.allow(Allowance::Bytes(with_head(body))),
+        Framing::Upgrade(body) => connection.allow(Allowance::Upgrade(with_head(body))),
+        Framing::Chunked => connection.allow_chunked(head).map_err(Refusal::bad)?,
     }
+    Ok(())
 }
 
 fn judge(bytes: &[u8], first: bool) -> Heard {
@@ -238,8 +246,8 @@ fn look(scan: &mut Scan, bytes: &[u8], max: usize) -> ControlFlow<Result<usize, 
     }
     match scan.advance(bytes) {
         Ok(Some(length)) if length <= max => ControlFlow::Break(Ok(length)),
-        Ok(Some(_)) => ControlFlow::Break(Err(Refusal::TOO_LARGE)),
-        Ok(None) if bytes.len() > max => ControlFlow::Break(Err(Refusal::TOO_LARGE)),
+        Ok(Some(_)) => ControlFlow::Break(Err(scan.too_large(max))),
+        Ok(None) if bytes.len() > max => ControlFlow::Break(Err(scan.too_large(max))),
         Ok(None) => ControlFlow::Continue(()),
         Err(refusal) => ControlFlow::Break(Err(refusal)),
     }
@@ -253,25 +261,4 @@ async fn await_preface(connection: &mut Connection) -> io::Result<()> {
     }
     // Anything else is left to the engine, which answers with GOAWAY.
     Ok(())
-}
-
-fn problem(refusal: Refusal) -> Vec<u8> {
-    let title = StatusCode::from_u16(refusal.status)
-        .ok()
-        .and_then(|status| status.canonical_reason())
-        .unwrap_or_default();
-    let body = serde_json::json!({
-        "type": format!("urn:tollgate:problem:{}", title.to_ascii_lowercase().replace(' ', "-")),
-        "title": title,
-        "status": refusal.status,
-        "detail": refusal.detail,
-    })
-    .to_string();
-    format!(
-        "HTTP/1.1 {} {title}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
-         connection: close\r\n\r\n{body}",
-        refusal.status,
-        body.len()
-    )
-    .into_bytes()
 }

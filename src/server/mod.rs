@@ -7,6 +7,7 @@
 mod by_name;
 mod certificate;
 mod certificates;
+mod chunked;
 mod client_hello;
 mod connection;
 mod doorman;
@@ -19,6 +20,7 @@ mod incoming;
 mod opening;
 mod passage;
 mod proxy_protocol;
+mod refusal;
 mod sockets;
 mod streams;
 mod ticket;

@@ -13,8 +13,7 @@ pub use access_record::{AccessRecord, LlmRecord};
 pub use handles::{
     AttemptOutcome, EntrypointMetrics, Hook, HookOutcome, InFlight, ModelMetrics, OrderOutcome,
     PluginMetrics, ProviderMetrics, RateLimitMetrics, RouteMetrics, Settled, Shed, StreamFailure,
-    StreamMetrics, TokenKind,
-    UpstreamMetrics,
+    StreamMetrics, TokenKind, UpstreamMetrics,
 };
 pub use logging::init_logging;
 pub use metrics::Metrics;

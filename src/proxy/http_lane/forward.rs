@@ -13,7 +13,7 @@ use super::{delivery::Delivery, head, upload::Upload};
 use crate::{
     config::service::{UpstreamProtocol, UpstreamTimeouts},
     fault::{Fault, FaultKind},
-    proxy::{Shared, admit::CLIENT_IDLE, context::RequestContext, grpc::is_grpc, reply::in_time},
+    proxy::{Shared, context::RequestContext, grpc::is_grpc, reply::in_time},
     upstream::{Cluster, ConnectError, Exchange, ExchangeError, Wire},
 };
 
@@ -146,7 +146,10 @@ async fn until_head(
     {
         exchange.write_body(body, upload.done).await.map_err(failed)?;
     }
-    let patience = client_patience(timeouts, is_grpc(session.req_header()));
+    if is_grpc(session.req_header()) {
+        // Its streams may rest for as long as the service lets them.
+        ctx.body.may_rest_for(timeouts.idle);
+    }
     let mut sent = Instant::now();
     loop {
         let busy = exchange.asking.busy();
@@ -171,18 +174,12 @@ async fn until_head(
                 upload.refused |= refused(drained)?;
                 sent = Instant::now();
             }
-            piece = upload.next(session, patience), if !busy || upload.done => {
+            piece = upload.next(session, &mut ctx.body), if !busy || upload.done => {
                 upload.step(piece, exchange, session, ctx).await?;
                 sent = Instant::now();
             }
         }
     }
-}
-
-/// How long the client may be silent in the middle of its body. A gRPC stream
-/// may rest for as long as the service lets it.
-fn client_patience(timeouts: &UpstreamTimeouts, is_grpc: bool) -> Duration {
-    if is_grpc { CLIENT_IDLE.max(timeouts.idle) } else { CLIENT_IDLE }
 }
 
 /// Whether the target takes no more of the request. It may have answered.
@@ -249,7 +246,6 @@ async fn pump(
     ctx: &mut RequestContext,
 ) -> Result<Option<HeaderMap>, Fault> {
     let broken = |error| failed(error).fault;
-    let patience = client_patience(timeouts, is_grpc(session.req_header()));
     let (mut ended, mut may_have_trailers) = (false, true);
     while !ended || delivery.busy() {
         let (going_up, going_down) = (exchange.asking.busy() && !upload.refused, delivery.busy());
@@ -271,7 +267,7 @@ async fn pump(
             drained = exchange.asking.drain(timeouts.idle), if going_up => {
                 upload.refused |= refused(drained).map_err(|failure| failure.fault)?;
             }
-            piece = upload.next(session, patience), if from_client => {
+            piece = upload.next(session, &mut ctx.body), if from_client => {
                 upload.step(piece, exchange, session, ctx).await.map_err(|failure| failure.fault)?;
             }
         }

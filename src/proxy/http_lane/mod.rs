@@ -16,7 +16,7 @@ use pingora::proxy::Session;
 
 pub(super) use forward::forward;
 pub(super) use head::is_hop_by_hop;
-pub(super) use pass_through::{connect_failed, failed, peer, request_head, response_head};
+pub(super) use pass_through::{connect_failed, count_body, failed, peer, request_head, response_head};
 
 /// Whether pingora's loop must carry this request: a WebSocket handshake. Any
 /// other upgrade is not taken up, and the request served as if it had not been

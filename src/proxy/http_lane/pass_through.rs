@@ -10,7 +10,7 @@ use pingora::{
 use super::head;
 use crate::{
     fault::{Fault, FaultKind},
-    proxy::{context::RequestContext, reply, snapshot::Lane},
+    proxy::{body_limits, context::RequestContext, reply, snapshot::Lane},
     upstream::Wire,
 };
 
@@ -63,6 +63,23 @@ pub(in crate::proxy) fn request_head(
     head::introduce(session, request, ctx)
 }
 
+/// A piece of the body on its way up. What follows an upgrade is no body.
+pub(in crate::proxy) fn count_body(
+    session: &Session,
+    ctx: &mut RequestContext,
+    bytes: usize,
+) -> pingora::Result<()> {
+    if session.as_downstream().was_upgraded() {
+        return Ok(());
+    }
+    ctx.body.count(bytes).map_err(|fault| {
+        let mut error =
+            Error::explain(ErrorType::HTTPStatus(fault.kind.status()), fault.message.into_owned());
+        error.as_down();
+        error
+    })
+}
+
 /// The upstream's head on its way back: the chain in reverse, then our headers.
 pub(in crate::proxy) async fn response_head(
     response: &mut ResponseHeader,
@@ -96,6 +113,9 @@ pub(in crate::proxy) async fn failed(
 }
 
 fn fault_of(error: &Error) -> Fault {
+    if let Some(fault) = body_limits::malformed(error) {
+        return fault;
+    }
     let (kind, message) = match (error.esource(), error.etype()) {
         (
             ErrorSource::Downstream,
@@ -103,6 +123,9 @@ fn fault_of(error: &Error) -> Fault {
         ) => (FaultKind::ClientClosed, "the client went away"),
         (ErrorSource::Downstream, ErrorType::ReadTimedout | ErrorType::WriteTimedout) => {
             (FaultKind::RequestTimeout, "the request body took too long")
+        }
+        (ErrorSource::Downstream, ErrorType::HTTPStatus(413)) => {
+            (FaultKind::BodyTooLarge, "the request body is too large")
         }
         (ErrorSource::Downstream, _) => (FaultKind::BadRequest, "the request is not valid HTTP"),
         (_, ErrorType::ReadTimedout | ErrorType::WriteTimedout) => {

@@ -1,14 +1,15 @@
 //! The request's body on its way from the client to the target.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use pingora::{ErrorType, proxy::Session};
+use pingora::proxy::Session;
 
-use super::forward::{Failure, client_gone};
+use super::forward::Failure;
 use crate::{
     fault::{Fault, FaultKind},
-    proxy::context::RequestContext,
+    proxy::{
+        body_limits::{self, BodyLimits},
+        context::RequestContext,
+    },
     upstream::Exchange,
 };
 
@@ -63,28 +64,25 @@ impl Upload {
     pub(super) async fn next(
         &self,
         session: &mut Session,
-        patience: Duration,
-    ) -> pingora::Result<Option<Bytes>> {
-        let read = session.as_downstream_mut().read_body_or_idle(self.done);
+        limits: &mut BodyLimits,
+    ) -> Result<Option<Bytes>, Fault> {
         if self.done {
-            return read.await;
+            let left = session.as_downstream_mut().read_body_or_idle(true).await;
+            return left.map_err(body_limits::client_failed);
         }
-        match tokio::time::timeout(patience, read).await {
-            Ok(read) => read,
-            Err(_) => pingora::Error::e_explain(ErrorType::ReadTimedout, "the client's body stalled"),
-        }
+        limits.next(session).await
     }
 
     /// What [`Self::next`] brought, on to the target.
     pub(super) async fn step(
         &mut self,
-        piece: pingora::Result<Option<Bytes>>,
+        piece: Result<Option<Bytes>, Fault>,
         exchange: &mut Exchange,
         session: &mut Session,
         ctx: &mut RequestContext,
     ) -> Result<(), Failure> {
         let piece = match piece {
-            Err(error) => return Err(client_failed(error)),
+            Err(fault) => return Err(Failure::of(fault)),
             Ok(_) if self.done => {
                 return Err(Failure::of(Fault::new(FaultKind::ClientClosed, "the client went away")));
             }
@@ -100,13 +98,4 @@ impl Upload {
         }
         Ok(())
     }
-}
-
-fn client_failed(error: Box<pingora::Error>) -> Failure {
-    let (kind, message) = match error.etype() {
-        ErrorType::ReadTimedout => (FaultKind::RequestTimeout, "the request body took too long"),
-        ErrorType::InvalidHTTPHeader => (FaultKind::BadRequest, "the request body is not valid HTTP"),
-        _ => return Failure::of(client_gone(error)),
-    };
-    Failure::of(Fault::new(kind, message).because(error.to_string()))
 }

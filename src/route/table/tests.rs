@@ -49,6 +49,7 @@ fn lookup(table: &Table, entrypoint: &str, host: &str, path: &str) -> Option<usi
         entrypoint,
         host,
         path,
+        exact_path: false,
         query: None,
         method: &Method::GET,
         headers: &HeaderMap::new(),
@@ -117,6 +118,7 @@ fn fields_are_all_needed_and_any_value_will_do() {
             entrypoint: "web",
             host,
             path: "/",
+            exact_path: false,
             query: None,
             method: &method,
             headers: &headers,
@@ -153,6 +155,27 @@ fn spelling_does_not_slip_past_a_route() {
         assert_eq!(find(&routes, "A.Example.:8443", path), Some("guarded"), "{path}");
     }
     assert_eq!(find(&routes, "a.example", "/%2Fadmin"), Some("open"));
+}
+
+#[test]
+fn an_exact_path_is_matched_as_it_is() {
+    let routes = vec![rule("guarded", "PathPrefix(`/admin`)"), rule("open", "PathPrefix(`/`)")];
+    let table = Table::build(&routes).unwrap();
+    for (path, route) in [("/%61dmin", "guarded"), ("//admin", "open"), ("/x/../admin", "open")] {
+        let view = RequestView {
+            entrypoint: "web",
+            host: "a",
+            path,
+            exact_path: true,
+            query: None,
+            method: &Method::GET,
+            headers: &HeaderMap::new(),
+            client: [192, 0, 2, 1].into(),
+            sni: None,
+        };
+        let found = table.lookup(&view).map(|at| routes[at].name.as_str());
+        assert_eq!(found, Some(route), "{path}");
+    }
 }
 
 #[test]
@@ -247,6 +270,7 @@ fn query_address_and_sni_are_fields_too() {
             entrypoint: "web",
             host: "h",
             path: "/",
+            exact_path: false,
             query: Some(query),
             method: &Method::GET,
             headers: &headers,
@@ -277,6 +301,7 @@ fn an_explanation_says_what_is_missing() {
         entrypoint: "web",
         host: "a.x",
         path: "/v1/x",
+        exact_path: false,
         query: None,
         method: &Method::GET,
         headers: &headers,

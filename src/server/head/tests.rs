@@ -14,8 +14,18 @@ fn well_formed_heads_pass_with_their_framing() {
         ("GET http://a.test/ HTTP/1.1\r\nhost: a.test\r\n\r\n", Framing::Length(0)),
         ("OPTIONS * HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", Framing::Length(0)),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n", Framing::Length(12)),
-        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n", Framing::Open),
-        ("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n", Framing::Open),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n", Framing::Chunked),
+        ("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: ws\r\nConnection: a, Upgrade\r\n\r\n", Framing::Upgrade(0)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n", Framing::Length(0)),
+        ("GET / HTTP/1.0\r\nHost: a\r\nUpgrade: ws\r\nConnection: upgrade\r\n\r\n", Framing::Length(0)),
+        ("GET http://a.test?b HTTP/1.1\r\nhost: a.test\r\n\r\n", Framing::Length(0)),
+        ("GET /{\"a\":^|} HTTP/1.1\r\nHost: a\r\n\r\n", Framing::Length(0)),
+        ("M-SEARCH / HTTP/1.1\r\nHost: a\r\n\r\n", Framing::Length(0)),
+        ("GET / HTTP/1.1\r\nHost: a\r\nmy_key: 1\r\n\r\n", Framing::Length(0)),
+        (
+            "PUT / HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 01\r\n\r\n",
+            Framing::Length(1),
+        ),
         (
             "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: 1\r\n\r\n",
             Framing::Length(1),
@@ -55,24 +65,72 @@ fn ambiguous_and_malformed_heads_are_refused() {
         ("POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405),
         ("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+        ("get / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("-X / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("GET /#a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 400),
+        ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505),
+        ("GET / b HTTP/2.0\r\nHost: a\r\n\r\n", 400),
+        ("GET / HTTP/1\r\nHost: a\r\n\r\n", 400),
+        ("GET / HTTP/01.1\r\nHost: a\r\n\r\n", 400),
+        ("GET / http/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET /<a> HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET /\u{e4} HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET http:///a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: :80\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a:80:80\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: [a]:80\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: %61\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nContent_Length: 1\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\ntransfer_encoding: chunked\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n", 501),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: , chunked\r\n\r\n", 400),
         ("GET /\r\nHost: a\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a\r\n X: folded\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a\r\nExpect: much\r\n\r\n", 417),
-        ("PUT / HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n", 417),
     ];
     for (head, expected) in cases {
         assert_eq!(status(head), Err(*expected), "{head:?}");
     }
+}
+
+#[test]
+fn a_target_that_no_engine_can_hold_is_too_long() {
+    let head = |length| format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(length));
+    assert_eq!(status(&head(MAX_TARGET - 1)), Ok(Framing::Length(0)));
+    assert_eq!(status(&head(MAX_TARGET)), Err(414));
+}
+
+/// What passes here the engine must not refuse in its own words.
+#[test]
+fn the_engine_takes_every_accepted_target() {
+    let mut accepted = 0;
+    for byte in 0..=u8::MAX {
+        for start in ["GET /a", "GET /a?b", "GET http://a", "GET http://a/", "GET http://a?"] {
+            let head = [start.as_bytes(), &[byte], b"c HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+            if check(&head).is_ok() {
+                accepted += 1;
+                let target = &head[4..head.len() - b" HTTP/1.1\r\nHost: a\r\n\r\n".len()];
+                let built = pingora::http::RequestHeader::build("GET", target, None);
+                assert!(built.is_ok(), "{}", target.escape_ascii());
+            }
+        }
+    }
+    assert!(accepted > 300, "{accepted}");
 }
 
 #[test]

@@ -73,7 +73,7 @@ async fn malformed_heads_are_refused_with_a_problem_and_the_connection_closed() 
         ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
         ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 405),
         (&long, 431),
-        (&endless, 431),
+        (&endless, 414),
     ];
     for (head, status) in cases {
         let mut client = Raw::connect(world.address("web")).await;

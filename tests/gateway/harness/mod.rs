@@ -9,7 +9,9 @@ pub(crate) mod llm;
 pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod wire;
+pub(crate) mod witness;
 
 pub(crate) use client::{Client, Reply};
 pub(crate) use eventually::{eventually, eventually_asking};
 pub(crate) use gateway::{ADMIN_TOKEN, CALLER_KEY, Gateway};
+pub(crate) use witness::Witness;
