@@ -178,7 +178,7 @@ mod tests {
         let star = stream("all", &["*"], StreamTls::Passthrough);
         let ended = stream("all", &["*"], StreamTls::Terminate);
         let named = stream("one", &["a.test"], StreamTls::Passthrough);
-        assert!(table(&[star.clone()], "web").unwrap().unseen().is_some());
+        assert!(table(std::slice::from_ref(&star), "web").unwrap().unseen().is_some());
         assert!(table(&[star, named], "web").unwrap().unseen().is_none());
         assert!(table(&[ended], "web").unwrap().unseen().is_none());
     }

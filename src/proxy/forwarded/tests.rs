@@ -28,7 +28,7 @@ fn request(headers: &[(&str, &str)]) -> RequestHeader {
 
 fn arrival(peer: &str, secure: bool) -> Arrival {
     let hosts = Arc::new(AnyHost);
-    let tls = secure.then(|| TlsInfo { version: "TLSv1.3", cipher: "", sni: None, client: None, hosts });
+    let tls = secure.then_some(TlsInfo { version: "TLSv1.3", cipher: "", sni: None, client: None, hosts });
     let (peer, local) = (SocketAddr::new(peer.parse().unwrap(), 9), "127.0.0.1:80".parse().unwrap());
     Arrival { entrypoint: Arc::from("web"), peer, via: None, local, tls }
 }
