@@ -73,6 +73,10 @@ fn after<'a>(text: &'a str, marker: &str) -> Vec<&'a str> {
 async fn every_configuration_is_valid() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("stamp.wasm"), "").unwrap();
+    // Each variable below is its own name, and files are found beside the configuration.
+    let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(directory.path().join("CERT_FILE"), certified.cert.pem()).unwrap();
+    std::fs::write(directory.path().join("KEY_FILE"), certified.signing_key.serialize_pem()).unwrap();
     let file = directory.path().join("example.yaml");
     let found = examples("yaml");
     assert!(found.len() >= 8, "the pages have configurations");
