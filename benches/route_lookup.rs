@@ -43,6 +43,7 @@ fn lookup(bench: &mut Criterion) {
                 entrypoint: "web",
                 host,
                 path: &path,
+                exact_path: false,
                 query: None,
                 method: &Method::GET,
                 headers: &headers,

@@ -73,7 +73,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Some(Command::Check { config }) => report(app::check(&config)),
-        Some(Command::Explain(asked)) => report(explain(asked)),
+        Some(Command::Explain(asked)) => report(explain(&asked)),
         Some(Command::Run { config }) => match app::run(config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -84,7 +84,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn explain(asked: Explain) -> Result<String, StartError> {
+fn explain(asked: &Explain) -> Result<String, StartError> {
     let request = app::Request::parse(&asked.method, &asked.url, &asked.header, asked.client)
         .map_err(StartError::Config)?;
     app::explain(&asked.config, &request, asked.entrypoint.as_deref())
