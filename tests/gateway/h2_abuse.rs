@@ -26,8 +26,8 @@ const UNITS: u32 = 1000;
 /// What one probe may add to the resident memory of the gateway at any time.
 const MEMORY: u64 = 3 << 20;
 /// The same for 100 responses that wait, each with its own connection to the
-/// origin and a buffer for it.
-const HELD_MEMORY: u64 = 16 << 20;
+/// origin: three buffers of 64 KiB in the engine, whose size cannot be chosen.
+const HELD_MEMORY: u64 = 32 << 20;
 /// Processor time that one probe may cost the gateway, whose code is not
 /// optimised here; the innocent client's requests are in it.
 const CPU: Duration = Duration::from_secs(10);
