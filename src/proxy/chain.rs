@@ -33,8 +33,8 @@ const MAX_REQUEST_ID: usize = 128;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Served {
     Answered,
-    /// Pingora passes it to the upstream.
-    PassThrough,
+    /// Not yet.
+    No,
 }
 
 pub(super) async fn serve(
@@ -83,7 +83,9 @@ pub(super) async fn serve(
     }
     rewrite_path(&route, ctx.path, session.req_header_mut())?;
     match &route.lane {
-        Lane::Http(_) if http_lane::needs_pass_through(session) => return Ok(Served::PassThrough),
+        Lane::Http(cluster) if http_lane::is_websocket(session) => {
+            Box::pin(http_lane::websocket(shared, cluster, session, ctx)).await?;
+        }
         Lane::Http(cluster) => http_lane::forward(shared, cluster, session, ctx).await?,
         // Boxed: the largest lane would otherwise make every request's future as
         // large as its own, and such futures are moved.
@@ -149,7 +151,7 @@ async fn pass(
             }
         }
     }
-    Ok(Served::PassThrough)
+    Ok(Served::No)
 }
 
 fn request_id(step: &middleware::RequestId, session: &mut Session, ctx: &mut RequestContext) {
@@ -222,7 +224,7 @@ async fn filter(
         Ok(verdict) => verdict,
         Err(fault) if version.on_error() == OnError::Continue => {
             tracing::warn!(request_id = %ctx.id, plugin = version.name(), %fault, "plugin skipped");
-            return Ok(Served::PassThrough);
+            return Ok(Served::No);
         }
         Err(fault) => {
             return Err(Fault::new(FaultKind::PluginFailed, "a plugin of this route failed").because(fault));
@@ -230,10 +232,10 @@ async fn filter(
     };
     ctx.filters.push(version);
     match verdict {
-        api::RequestVerdict::Pass => Ok(Served::PassThrough),
+        api::RequestVerdict::Pass => Ok(Served::No),
         api::RequestVerdict::Edit(edits) => {
             edit_request(session.req_header_mut(), edits)?;
-            Ok(Served::PassThrough)
+            Ok(Served::No)
         }
         api::RequestVerdict::Reply(reply) => {
             plugin_reply(session, ctx, reply).await?;

@@ -20,19 +20,14 @@ mod rules;
 mod settle;
 mod snapshot;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
-use bytes::Bytes;
 use pingora::{
-    http::{RequestHeader, ResponseHeader},
     prelude::*,
     proxy::{FailToProxy, ProxyHttp, Session},
 };
@@ -157,59 +152,9 @@ impl ProxyHttp for Corridor {
         }
     }
 
-    async fn upstream_peer(&self, _: &mut Session, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
-        http_lane::peer(ctx).await
-    }
-
-    fn fail_to_connect(
-        &self,
-        _: &mut Session,
-        _: &HttpPeer,
-        ctx: &mut RequestContext,
-        error: Box<Error>,
-    ) -> Box<Error> {
-        http_lane::connect_failed(ctx, error)
-    }
-
-    async fn upstream_request_filter(
-        &self,
-        session: &mut Session,
-        request: &mut RequestHeader,
-        ctx: &mut RequestContext,
-    ) -> Result<()> {
-        http_lane::request_head(session, request, ctx)
-    }
-
-    async fn request_body_filter(
-        &self,
-        session: &mut Session,
-        body: &mut Option<Bytes>,
-        _: bool,
-        ctx: &mut RequestContext,
-    ) -> Result<()> {
-        let bytes = body.as_ref().map_or(0, Bytes::len);
-        ctx.request_bytes += bytes as u64;
-        http_lane::count_body(session, ctx, bytes)
-    }
-
-    async fn response_filter(
-        &self,
-        _: &mut Session,
-        response: &mut ResponseHeader,
-        ctx: &mut RequestContext,
-    ) -> Result<()> {
-        http_lane::response_head(response, ctx).await
-    }
-
-    fn response_body_filter(
-        &self,
-        _: &mut Session,
-        body: &mut Option<Bytes>,
-        _: bool,
-        ctx: &mut RequestContext,
-    ) -> Result<Option<Duration>> {
-        ctx.response_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
-        Ok(None)
+    /// Every request is answered by its lane.
+    async fn upstream_peer(&self, _: &mut Session, _: &mut RequestContext) -> Result<Box<HttpPeer>> {
+        Error::e_explain(InternalError, "a request without an answer left its lane")
     }
 
     async fn fail_to_proxy(

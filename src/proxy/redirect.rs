@@ -56,9 +56,9 @@ pub(super) async fn redirect(
     session: &mut Session,
     ctx: &mut RequestContext,
 ) -> Result<Served, Fault> {
-    let Some(target) = redirects.0.get(&*ctx.entrypoint) else { return Ok(Served::PassThrough) };
+    let Some(target) = redirects.0.get(&*ctx.entrypoint) else { return Ok(Served::No) };
     if target.https && ctx.sender.https && ctx.sender.scheme_told {
-        return Ok(Served::PassThrough);
+        return Ok(Served::No);
     }
     let head = session.req_header();
     let location = location(target, head)

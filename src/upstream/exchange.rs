@@ -121,6 +121,14 @@ impl Exchange {
         Ok(())
     }
 
+    /// After an answer of 101: what is written from now on is not HTTP.
+    pub fn upgraded(&mut self) -> Result<(), ExchangeError> {
+        if let HttpSession::H1(session) = self.answering.session()? {
+            session.maybe_upgrade_body_writer();
+        }
+        Ok(())
+    }
+
     /// Back to the pool. Only after both bodies came to their ends.
     pub async fn release(mut self) {
         let Answering { session, peer, connector } = &mut self.answering;

@@ -78,7 +78,7 @@ fn wire(protocol: UpstreamProtocol, session: &Session) -> Result<Wire, Fault> {
 pub(super) struct Failure {
     pub(super) fault: Fault,
     /// The upstream connection broke, as opposed to a timeout or the client.
-    broken: bool,
+    pub(super) broken: bool,
     /// The upstream said that it did not look at the request.
     unprocessed: bool,
 }
@@ -92,7 +92,7 @@ impl Failure {
 
 /// A connection to the next target that takes one. No byte of the request has
 /// left before, so any method may try all of them.
-async fn open(
+pub(super) async fn open(
     shared: &Arc<Shared>,
     cluster: &Arc<Cluster>,
     wire: Wire,
@@ -192,7 +192,7 @@ fn refused(drained: Result<(), ExchangeError>) -> Result<bool, Failure> {
 }
 
 /// 103 and its like pass to HTTP/1.1; 100 was answered by us already.
-async fn informational(session: &mut Session, head: ResponseHeader) -> Result<(), Failure> {
+pub(super) async fn informational(session: &mut Session, head: ResponseHeader) -> Result<(), Failure> {
     if head.status == StatusCode::CONTINUE || session.req_header().version != Version::HTTP_11 {
         return Ok(());
     }
@@ -202,7 +202,7 @@ async fn informational(session: &mut Session, head: ResponseHeader) -> Result<()
 }
 
 /// The response on its way down, while the rest of the request may still go up.
-async fn relay(
+pub(super) async fn relay(
     mut exchange: Exchange,
     answer: ResponseHeader,
     timeouts: &UpstreamTimeouts,
@@ -278,7 +278,7 @@ async fn pump(
     exchange.answering.trailers(timeouts.idle).await.map_err(broken)
 }
 
-fn failed(error: ExchangeError) -> Failure {
+pub(super) fn failed(error: ExchangeError) -> Failure {
     let (kind, message) = match &error {
         ExchangeError::TimedOut => (FaultKind::UpstreamTimeout, "the upstream did not answer in time"),
         _ => (FaultKind::UpstreamBroken, "the upstream broke the exchange"),

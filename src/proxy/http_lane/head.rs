@@ -94,11 +94,7 @@ fn accepts_trailers(headers: &HeaderMap) -> bool {
 }
 
 /// The request's id, and where it is from.
-pub(super) fn introduce(
-    session: &Session,
-    head: &mut RequestHeader,
-    ctx: &RequestContext,
-) -> pingora::Result<()> {
+fn introduce(session: &Session, head: &mut RequestHeader, ctx: &RequestContext) -> pingora::Result<()> {
     if let Ok(id) = HeaderValue::from_str(&ctx.id) {
         head.insert_header(ctx.id_header.clone(), id)?;
     }
@@ -149,12 +145,7 @@ pub(super) async fn response(
     mut head: ResponseHeader,
     ctx: &mut RequestContext,
 ) -> pingora::Result<ResponseHeader> {
-    for name in hop_by_hop_fields(&head.headers) {
-        head.remove_header(&name);
-    }
-    ctx.upstream.get_or_insert_with(|| ctx.started.elapsed());
-    filter_response(&mut head, ctx).await;
-    reply::decorate(&mut head, ctx)?;
+    head = answer(head, ctx).await?;
     let client = session.req_header().version;
     head.set_version(if client == Version::HTTP_2 { Version::HTTP_2 } else { Version::HTTP_11 });
     if client == Version::HTTP_11
@@ -166,7 +157,21 @@ pub(super) async fn response(
     Ok(head)
 }
 
-pub(super) async fn filter_response(response: &mut ResponseHeader, ctx: &RequestContext) {
+/// The same without the framing.
+pub(super) async fn answer(
+    mut head: ResponseHeader,
+    ctx: &mut RequestContext,
+) -> pingora::Result<ResponseHeader> {
+    for name in hop_by_hop_fields(&head.headers) {
+        head.remove_header(&name);
+    }
+    ctx.upstream.get_or_insert_with(|| ctx.started.elapsed());
+    filter_response(&mut head, ctx).await;
+    reply::decorate(&mut head, ctx)?;
+    Ok(head)
+}
+
+async fn filter_response(response: &mut ResponseHeader, ctx: &RequestContext) {
     for version in ctx.filters.iter().rev().filter(|version| version.subscription().on_response) {
         let head = api::ResponseHead {
             request_id: ctx.id.to_string(),
