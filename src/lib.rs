@@ -3,10 +3,12 @@
 //!
 //! # The walk of a request
 //!
-//! 1. [`server`] accepts, shakes hands by SNI and checks the bytes of each head
-//!    before the HTTP engine sees them: what two implementations could read in
-//!    two ways is refused. A connection remembers its entrypoint
-//!    ([`proxy::arrival`]).
+//! 1. [`server`] accepts, learns who a connection is from, passes streams on as
+//!    bytes or shakes hands by SNI, and checks each head, the framing of HTTP/1
+//!    bodies and every HTTP/2 frame before the HTTP engine sees them: what two
+//!    implementations could read in two ways is refused. A connection remembers
+//!    its entrypoint ([`proxy::arrival`]). Certificates come from files or from
+//!    [`acme`].
 //! 2. [`proxy`] is the corridor: [`proxy::Corridor`] implements pingora's
 //!    `ProxyHttp`, and every phase is one call into a step with its own file. A
 //!    request takes the current [`proxy::Snapshot`] once and keeps it to its end.
@@ -34,15 +36,15 @@
 //!
 //! # Who carries the bytes
 //!
-//! Ordinary HTTP exchanges are carried by a forward loop of our own, over
+//! HTTP exchanges, gRPC and WebSocket are carried by loops of our own, over
 //! pingora's pooled connector. Pingora's pass-through has one read timeout for
 //! head and body, so that a slow first byte and a silent stream could not be
-//! told apart; ours has a deadline for each wait, retries a stale pooled
-//! connection only where that is safe, and notices a client that goes away at
-//! once. It speaks HTTP/1.1 to origins, since both bodies stream at once on a
-//! connection of their own. Upgrades and gRPC use pingora's loop, which splices
-//! raw bytes and carries trailers. LLM attempts are requests of the gateway
-//! itself, over the same connector.
+//! told apart, and may lose an upgrade that is answered quickly; ours have a
+//! deadline for each wait, retry a stale pooled connection only where that is
+//! safe, and notice a client that goes away at once. On HTTP/2 the two
+//! directions are independent, so that one side's flow control does not hold up
+//! the other. LLM attempts are requests of the gateway itself, over the same
+//! connector.
 //!
 //! # What decides, and what does
 //!
