@@ -111,6 +111,7 @@ fn matched(
     ctx: &RequestContext,
 ) -> Option<Arc<CompiledRoute>> {
     let head = session.req_header();
+    let arrival = session.digest().and_then(arrival);
     let view = RequestView {
         entrypoint: &ctx.entrypoint,
         host: authority(head),
@@ -119,8 +120,9 @@ fn matched(
         query: head.uri.query(),
         method: &head.method,
         headers: &head.headers,
-        client: ctx.client,
-        sni: session.digest().and_then(arrival).and_then(|arrival| arrival.tls.as_ref()?.sni.as_deref()),
+        // Not the client that a proxy names: as in Traefik, rules see the peer.
+        client: arrival.map_or(ctx.client, |arrival| arrival.peer.ip()),
+        sni: arrival.and_then(|arrival| arrival.tls.as_ref()?.sni.as_deref()),
     };
     snapshot.table.lookup(&view).map(|index| snapshot.routes[index].clone())
 }

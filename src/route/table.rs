@@ -33,7 +33,8 @@ pub struct RequestView<'a> {
     pub query: Option<&'a str>,
     pub method: &'a Method,
     pub headers: &'a HeaderMap,
-    /// The peer of the connection, never a forwarded address.
+    /// The peer of the connection, or whom the PROXY protocol names; never an
+    /// address from a header.
     pub client: IpAddr,
     /// What the TLS client asked for, in lower case; none in plaintext.
     pub sni: Option<&'a str>,
